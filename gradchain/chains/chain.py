@@ -1,0 +1,182 @@
+"""A chain: an ordered, checked sequence of links, and the surgery on it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from gradchain.chains.describe import describe
+from gradchain.chains.lints import nonsense
+from gradchain.types import ChainError, ChainWarning, Transform
+
+if TYPE_CHECKING:
+    from gradchain.optim_wrapper import ChainOptimizer
+
+GIVEN = frozenset({"grad", "param", "update", "gate"})  # slots of Carry that hold something before the first link
+SLOTS = GIVEN | {"second_moment"}
+
+
+@dataclass(frozen=True, repr=False)
+class Chain:
+    """Links in the order in which they run; checked when built. Make one with ``chain(...)`` or a preset."""
+
+    links: tuple[Transform[Any], ...]
+    note: str = field(default="", compare=False)  # what an ablation took out besides the link it is named after
+
+    def __post_init__(self) -> None:
+        for link in self.links:
+            if not isinstance(link, Transform):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ChainError(f"a chain is made of transforms; found {link!r}. Pass instances, as in Normalize(eps=1e-8).")
+        _check_names(self.links)
+        _check_slots(self.links)
+        _ = self.hyperparameters
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(link.label for link in self.links)
+
+    @property
+    def hyperparameters(self) -> dict[str, tuple[Transform[Any], str]]:
+        """Key in ``param_groups`` -> (link, field)."""
+        keys: dict[str, tuple[Transform[Any], str]] = {}
+        for link in self.links:
+            for f in fields(link):
+                if f.name == "name":
+                    continue
+                key = f"{link.name}/{f.name}" if link.name else f.name
+                if key in keys:
+                    raise ChainError(
+                        f"{keys[key][0].label!r} and {link.label!r} both have a hyperparameter {key!r}, so a parameter group "
+                        f"could not tell them apart. Name one of them, as in {type(link).__name__}(name='my_{link.label}'): "
+                        f"its key is then 'my_{link.label}/{f.name}'."
+                    )
+                keys[key] = (link, f.name)
+        return keys
+
+    def __getitem__(self, name: str) -> Transform[Any]:
+        return self.links[self._position(name)]
+
+    def without(self, *names: str) -> Chain:
+        """The chain with these links left out."""
+        gone = {self._position(name) for name in names}
+        return Chain(tuple(link for i, link in enumerate(self.links) if i not in gone))
+
+    def replace(self, **links: Transform[Any]) -> Chain:
+        """The chain with the named links exchanged: ``replace(normalize=Normalize(eps=1e-6))``."""
+        new = {self._position(name): link for name, link in links.items()}
+        return Chain(tuple(new.get(i, link) for i, link in enumerate(self.links)))
+
+    def insert_before(self, name: str, *links: Transform[Any]) -> Chain:
+        """The chain with more links ahead of the named one."""
+        at = self._position(name)
+        return Chain((*self.links[:at], *links, *self.links[at:]))
+
+    def insert_after(self, name: str, *links: Transform[Any]) -> Chain:
+        """The chain with more links behind the named one."""
+        at = self._position(name) + 1
+        return Chain((*self.links[:at], *links, *self.links[at:]))
+
+    def ablations(self) -> dict[str, Chain]:
+        """One shorter chain per removable link, by the name of the link left out.
+
+        Where a link is the only writer of a slot, the links that read it are left out with it, and the shorter chain's
+        ``note`` says which.
+        """
+        shorter: dict[str, Chain] = {}
+        for link in self.links:
+            if link.removable:
+                rest = tuple(other for other in self.links if other is not link)
+                taken: list[str] = []
+                while (orphan := _first_orphan(rest)) is not None:
+                    taken.append(orphan.label)
+                    rest = tuple(other for other in rest if other is not orphan)
+                note = f"without {link.label!r}; what it wrote was read by {', '.join(map(repr, taken))}: left out too"
+                shorter[link.label] = Chain(rest, note=note if taken else "")
+        return shorter
+
+    def describe(self) -> str:
+        """A table of the links, their hyperparameters and state, and what looks wrong."""
+        return describe(self.links, self.note)
+
+    def optimizer(self, params: Iterable[Any], *, driver: str = "auto", **hyperparameters: Any) -> ChainOptimizer:
+        """Bind the chain to parameters: a ``torch.optim.Optimizer``.
+
+        ``params`` are tensors, ``named_parameters()`` or group dicts; ``hyperparameters`` override those of the links by
+        their keys in ``param_groups``, for all groups that do not set their own.
+        """
+        from gradchain.optim_wrapper import ChainOptimizer  # the one upward import, for the user's convenience
+
+        return ChainOptimizer(params, self, driver=driver, **hyperparameters)
+
+    def __repr__(self) -> str:
+        return f"chain({', '.join(map(repr, self.links))})"
+
+    def _position(self, name: str) -> int:
+        if name not in self.names:
+            raise ChainError(f"no link is named {name!r}; this chain has: {', '.join(self.names) or 'none'}. Use one of these.")
+        return self.names.index(name)
+
+
+def chain(*links: Transform[Any] | Chain) -> Chain:
+    """A chain of these links; a chain among them stands for its own links."""
+    flat: list[Transform[Any]] = []
+    for link in links:
+        flat.extend(link.links if isinstance(link, Chain) else (link,))
+    built = Chain(tuple(flat))
+    for complaint in nonsense(built.links):
+        warnings.warn(complaint, ChainWarning, stacklevel=2)
+    return built
+
+
+def _check_names(links: Sequence[Transform[Any]]) -> None:
+    seen: set[str] = set()
+    for link in links:
+        if link.label in seen:
+            raise ChainError(
+                f"two links are named {link.label!r}; their state could not be told apart. "
+                f"Name one of them, as in {type(link).__name__}(name='second_{link.label}')."
+            )
+        seen.add(link.label)
+
+
+def _first_orphan(links: Sequence[Transform[Any]]) -> Transform[Any] | None:
+    """The first link that reads a slot which nobody before it has written."""
+    written = set(GIVEN)
+    for link in links:
+        if not link.reads <= written:
+            return link
+        written |= link.writes
+    return None
+
+
+def _check_slots(links: Sequence[Transform[Any]]) -> None:
+    for link in links:
+        if unknown := (link.reads | link.writes) - SLOTS:
+            raise ChainError(
+                f"{link.label!r} names the slot {sorted(unknown)[0]!r}; slots are {', '.join(sorted(SLOTS))}. Use one of these."
+            )
+        if fixed := link.writes & {"grad", "param"}:
+            raise ChainError(f"{link.label!r} writes {sorted(fixed)[0]}, which no link may rewrite. Write update instead.")
+    if (orphan := _first_orphan(links)) is not None:
+        before = [link.label for link in links[: list(links).index(orphan)]]
+        slot = sorted(orphan.reads - GIVEN)[0]
+        raise ChainError(
+            f"{orphan.label!r} reads {slot}, but no link before it writes it; links before it: {', '.join(before) or 'none'}. "
+            "Put Moments() or SecondMoment() earlier."
+        )
+
+
+def override(chain: Chain, values: Mapping[str, Any]) -> Chain:
+    """The chain with hyperparameters exchanged by key, checked; ChainError names the keys there are."""
+    from dataclasses import replace
+
+    keys = chain.hyperparameters
+    if unknown := [key for key in values if key not in keys]:
+        raise ChainError(f"this chain has no hyperparameter {unknown[0]!r}; it has: {', '.join(keys)}. Use one of these.")
+    changes: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        link, name = keys[key]
+        changes.setdefault(link.label, {})[name] = value
+    return Chain(tuple(replace(link, **changes[link.label]) if link.label in changes else link for link in chain.links))

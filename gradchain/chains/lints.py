@@ -1,0 +1,44 @@
+"""What looks wrong in a chain that can run. Links say what they are by ``traits``; the rules stand here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gradchain.types import Transform
+
+Links = Sequence[Transform[Any]]
+
+
+def _having(links: Links, trait: str) -> list[str]:
+    return [link.label for link in links if trait in link.traits]
+
+
+def nonsense(links: Links) -> list[str]:
+    """Complaints about chains that most likely do not do what was meant; building one with ``chain()`` warns."""
+    found: list[str] = []
+    for trait, what in (("normalizes", "normalize the update"), ("learning_rate", "multiply by the learning rate")):
+        if len(names := _having(links, trait)) > 1:
+            found.append(f"{' and '.join(map(repr, names))} both {what}; the second undoes or repeats the first. Keep one.")
+    return found
+
+
+def lints(links: Links) -> list[str]:
+    """All remarks on a chain, for ``describe()``."""
+    found = nonsense(links)
+    if not _having(links, "learning_rate"):
+        found.append("no learning rate: the optimizer appends LearningRate(lr=1.0).")
+    for i, link in enumerate(links):
+        if "second_moment" in link.writes and not any("second_moment" in later.reads for later in links[i + 1 :]):
+            found.append(f"{link.label!r} writes second_moment, and no link after it reads it.")
+        if "decays" in link.traits and _having(links[:i], "learning_rate"):
+            found.append(f"{link.label!r} stands after the learning rate, so its decay is not scaled by it. Put it before.")
+    for link in links:
+        if is_off(link):
+            found.append(f"{link.label!r} is off ({', '.join(f'{k}={v:g}' for k, v in link.off.items())}).")
+    return found
+
+
+def is_off(link: Transform[Any]) -> bool:
+    """Whether a link's hyperparameters make it do nothing."""
+    return bool(link.off) and all(isinstance(v := getattr(link, k), float) and v == off for k, off in link.off.items())

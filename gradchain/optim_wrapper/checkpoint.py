@@ -1,0 +1,102 @@
+"""Saved state and chains that may have changed since: what fits is kept, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gradchain.optim_wrapper.drivers import elements, working
+from gradchain.optim_wrapper.hyperparameters import BoundLink, check
+from gradchain.types import ChainError
+
+if TYPE_CHECKING:
+    from gradchain.optim_wrapper.optimizer import ChainOptimizer
+
+
+class LoadReport(NamedTuple):
+    """What became of a saved state, by link: kept, dropped (saved, but no link of that name), fresh (started anew)."""
+
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "; ".join(f"{word}: {', '.join(names) or 'none'}" for word, names in self._asdict().items())
+
+
+def fresh_state(link: BoundLink, param: Tensor) -> dict[str, Tensor]:
+    """A link's state before its first step, under flat names."""
+    return dict(zip(link.state_keys, link.transform.init(param), strict=True))
+
+
+def host_step(value: float | Tensor = 0.0) -> Tensor:
+    """The step count as it is stored: 0-d, float32, on the host, whatever the defaults are."""
+    return torch.zeros((), dtype=torch.float32, device="cpu") + torch.as_tensor(value, dtype=torch.float32, device="cpu")
+
+
+def _numbered(optimizer: ChainOptimizer, saved: Mapping[str, Any]) -> list[tuple[int, Tensor, Mapping[str, Any]]]:
+    """(saved number, parameter, its group) for every parameter, in the order in which they were saved."""
+    found: list[tuple[int, Tensor, Mapping[str, Any]]] = []
+    for group, old in zip(optimizer.param_groups, saved["param_groups"], strict=False):
+        found += [(number, param, group) for number, param in zip(old["params"], group["params"], strict=False)]
+    return found
+
+
+def _fit(name: str, key: str, saved: Any, wanted: Tensor) -> Tensor:
+    """A saved tensor in the shape of the live one."""
+    value = torch.as_tensor(saved).detach()
+    value = elements(value) if value.is_complex() else value
+    if value.numel() != wanted.numel() or (value.dim() > 1 and value.shape != wanted.shape):
+        raise ChainError(
+            f"saved state {key!r} of parameter {name!r} has shape {tuple(value.shape)}, the optimizer needs {tuple(wanted.shape)}. "
+            "Load a checkpoint of the same model, with the parameters in the same order."
+        )
+    return value.reshape(wanted.shape)
+
+
+def plan(
+    optimizer: ChainOptimizer, saved: Mapping[str, Any], strict: bool
+) -> tuple[LoadReport, dict[Tensor, dict[str, Tensor]]]:
+    """What loading would give, worked out before anything changes; ChainError where it cannot work."""
+    for part in ("state", "param_groups"):
+        if part not in saved:
+            raise ChainError(f"this is no optimizer state: it has {', '.join(map(repr, saved)) or 'nothing'}, not {part!r}. Pass state_dict().")
+    for group in saved["param_groups"]:
+        check(optimizer.chain, group)
+    kept, dropped, fresh = dict[str, None](), dict[str, None](), dict[str, None]()
+    states: dict[Tensor, dict[str, Tensor]] = {}
+    for number, param, group in _numbered(optimizer, saved):
+        old = dict(saved["state"].get(number, {}))
+        if not old:
+            continue
+        name = optimizer.name_of(param)
+        new = {"step": host_step(old.pop("step", 0.0))}
+        for link in optimizer.binder.bind(group):
+            initial = fresh_state(link, working(param))
+            if initial.keys() <= old.keys():
+                new |= {key: _fit(name, key, old.pop(key), value) for key, value in initial.items()}
+                kept |= {link.label: None} if initial else {}
+            else:
+                new |= initial
+                fresh[link.label] = None
+        dropped |= dict.fromkeys(key.partition("/")[0] for key in old)
+        states[param] = new
+    report = LoadReport(tuple(kept), tuple(dropped), tuple(fresh))
+    if strict and (report.dropped or report.fresh):
+        raise ChainError(f"the state was saved by another chain ({report}). Pass strict=False to keep what fits.")
+    return report, states
+
+
+def settle(live: Mapping[str, Tensor], new: Mapping[str, Tensor], param: Tensor) -> dict[str, Tensor]:
+    """The state to go on with: copied into the live tensors where they fit, never the saved tensors themselves."""
+    settled: dict[str, Tensor] = {}
+    for key, value in new.items():
+        old = live.get(key)
+        if old is not None and old.shape == value.shape and old.dtype == value.dtype:
+            settled[key] = old.copy_(value)
+        else:
+            settled[key] = value.clone() if key == "step" else value.detach().clone().to(param.device)
+    return settled

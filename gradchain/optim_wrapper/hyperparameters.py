@@ -1,0 +1,107 @@
+"""Between a chain's fields and the entries of ``param_groups``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gradchain._fields import checked, field_hints, is_dynamic
+from gradchain.chains import Chain
+from gradchain.types import ChainError, Transform
+
+
+def _is_schedule(value: Any) -> bool:
+    return callable(value) and not isinstance(value, Tensor)
+
+
+def schedules(chain: Chain) -> dict[str, Any]:
+    """The hyperparameters that the chain gives as functions of the step."""
+    pairs = {key: getattr(link, field) for key, (link, field) in chain.hyperparameters.items()}
+    return {key: value for key, value in pairs.items() if _is_schedule(value)}
+
+
+def defaults(chain: Chain) -> dict[str, Any]:
+    """What a parameter group starts from: the chain's own values, schedules at their first."""
+    values = {key: getattr(link, field) for key, (link, field) in chain.hyperparameters.items()}
+    return {key: value(1) if _is_schedule(value) else value for key, value in values.items()}
+
+
+def check(chain: Chain, group: Mapping[str, Any]) -> dict[str, Any]:
+    """The group's values of the chain's hyperparameters, in the form they are kept in; ChainError where one does not fit.
+
+    Keys that belong to no link are left to whoever put them there (schedulers, trainers).
+    """
+    given: dict[str, Any] = {}
+    links: dict[str, dict[str, Any]] = {}
+    for key, (link, field) in chain.hyperparameters.items():
+        if key in group:
+            if _is_schedule(group[key]):
+                raise ChainError(f"{key}: a schedule is part of the chain, not of a parameter group; found {group[key]!r}. Put it there.")
+            given[key] = checked(f"{link.label!r}", field, group[key], field_hints(type(link))[field])
+            links.setdefault(link.label, {})[field] = given[key]
+    for name, values in links.items():
+        _with(chain[name], values).__post_init__()  # limits that concern several fields at once
+    return given
+
+
+def _with(link: Transform[Any], values: Mapping[str, Any]) -> Transform[Any]:
+    bound = copy.copy(link)
+    for field, value in values.items():
+        object.__setattr__(bound, field, value)
+    return bound
+
+
+def scalar(value: Any) -> Tensor:
+    """A number as a link sees it: 0-d, float64, on the host unless it is a tensor elsewhere."""
+    if isinstance(value, Tensor):
+        return value.detach().to(torch.float64)
+    return torch.tensor(value, dtype=torch.float64, device="cpu")
+
+
+def _seen(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return tuple(_seen(v) for v in value)  # pyright: ignore[reportUnknownVariableType]
+    return scalar(value) if isinstance(value, int | float | Tensor) else value
+
+
+class BoundLink(NamedTuple):
+    """A link as it runs for one group."""
+
+    transform: Transform[Any]  # its fields are the group's current values
+    label: str
+    state_keys: tuple[str, ...]  # flat names of its state, in the order of its State
+
+
+class Binder:
+    """Puts a group's values into the links of a chain. What depends on the chain alone is worked out once."""
+
+    def __init__(self, chain: Chain) -> None:
+        places = {(link.label, field): key for key, (link, field) in chain.hyperparameters.items()}
+        self.keys = tuple(chain.hyperparameters)
+        self.gated = any("gate" in link.writes for link in chain.links)
+        self._plans = tuple(
+            (
+                type(link),
+                link.name,
+                tuple((f.name, places[link.label, f.name], is_dynamic(type(link), f.name)) for f in fields(link) if f.name != "name"),
+                link.label,
+                tuple(f"{link.label}/{name}" for name in getattr(link.State, "_fields", ())),
+            )
+            for link in chain.links
+        )
+
+    def bind(self, group: Mapping[str, Any]) -> tuple[BoundLink, ...]:
+        """The links with the group's values: numbers that may change as 0-d tensors, the rest as it is."""
+        bound: list[BoundLink] = []
+        for kind, name, places, label, state_keys in self._plans:
+            link = object.__new__(kind)  # not through __init__, which would check numbers where tensors stand now
+            object.__setattr__(link, "name", name)
+            for field, key, dynamic in places:
+                object.__setattr__(link, field, _seen(group[key]) if dynamic else group[key])
+            bound.append(BoundLink(link, label, state_keys))
+        return tuple(bound)

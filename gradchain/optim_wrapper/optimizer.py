@@ -1,0 +1,181 @@
+"""A chain bound to parameters: a real ``torch.optim.Optimizer``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from gradchain.chains.chain import Chain
+from gradchain.chains.chain import override as with_values
+from gradchain.optim_wrapper.checkpoint import LoadReport, fresh_state, host_step, plan, settle
+from gradchain.optim_wrapper.drivers import DRIVERS, Job, working
+from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, check, defaults, scalar, schedules
+from gradchain.transforms import LearningRate
+from gradchain.types import ChainError, ChainWarning, ParamInfo
+
+
+class ChainOptimizer(Optimizer):
+    """Runs a chain on every parameter that has a gradient.
+
+    params: tensors, ``named_parameters()`` or group dicts, as for any torch optimizer; a group may set its own value for
+    each hyperparameter of the chain. driver: how the chain is executed, ``"auto"`` or ``"loop"``. hyperparameters:
+    override the chain's for all groups. Raises ChainError for an unknown or unfit hyperparameter. A chain without a
+    learning rate gets ``LearningRate(lr=1.0)`` at its end, so that schedulers work.
+
+    State is flat: ``optimizer.state[p]["moments/first"]``; it is float32, or float64 for float64 parameters.
+    """
+
+    def __init__(self, params: Iterable[Any], chain: Chain, *, driver: str = "auto", **hyperparameters: Any) -> None:
+        if not isinstance(chain, Chain):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ChainError(f"chain must be a Chain; found {chain!r}. Build one with gradchain.chain(...) or a preset.")
+        if driver not in DRIVERS:
+            raise ChainError(f"no driver is named {driver!r}; there are: {', '.join(DRIVERS)}. Use one of these.")
+        if "lr" not in chain.hyperparameters:
+            chain = Chain((*chain.links, LearningRate(lr=1.0)))
+        self.chain = with_values(chain, hyperparameters) if hyperparameters else chain
+        self.driver = driver
+        self._prepare()
+        super().__init__(params, defaults(self.chain))
+
+    @override
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        if not isinstance(param_group, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"param_group must be a dict; found {type(param_group).__name__}.")
+        group = {**param_group, **check(self.chain, param_group)}
+        if followed := tuple(key for key in self._schedules if key not in param_group):
+            group.update(scheduled=followed, scheduled_step=0)
+        for key, value in self.defaults.items():  # each group its own tensor: schedulers write into it
+            group.setdefault(key, value.clone() if isinstance(value, Tensor) else value)
+        super().add_param_group(group)
+        _drop_repeated(self.param_groups[-1])
+
+    @torch.no_grad()
+    @override
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step. The closure, if given, computes loss and gradients anew; its loss is returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._refuse_sparse()
+        self._advance_schedules()
+        DRIVERS[self.driver](self._jobs())
+        return loss
+
+    def name_of(self, param: Tensor) -> str:
+        """The parameter's name, or its group and position where parameters came without names."""
+        for g, group in enumerate(self.param_groups):
+            for i, other in enumerate(group["params"]):
+                if other is param:
+                    return _name(group, g, i)
+        raise ChainError("this parameter is not one of the optimizer's. Add it with add_param_group.")
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any], strict: bool = False) -> None:
+        """Load by link name, keeping each state's dtype. What the chain has no link for is dropped, what was not saved
+        starts afresh, and a ChainWarning says so; ``strict=True`` raises ChainError instead, as does state of the wrong
+        shape. Nothing has changed when it raises.
+        """
+        outcome: list[tuple[LoadReport, dict[Tensor, dict[str, Tensor]]]] = []
+        live = dict(self.state)
+
+        def capture(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+            outcome.append(plan(self, saved, strict))
+            return {**saved, "state": {}}  # torch would cast every state to its parameter's dtype
+
+        def fill(_: Optimizer) -> None:
+            self.state.update({p: settle(live.get(p, {}), new, p) for p, new in outcome[0][1].items()})
+
+        hooks = (
+            self.register_load_state_dict_pre_hook(capture),
+            self.register_load_state_dict_post_hook(fill, prepend=True),
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        report = outcome[0][0]
+        if report.dropped or report.fresh:
+            warnings.warn(f"the state was saved by another chain; {report}", ChainWarning, stacklevel=2)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "chain": self.chain, "driver": self.driver}
+
+    @override
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._prepare()
+        for group in self.param_groups:
+            for key in self.binder.keys:
+                group.setdefault(key, self.defaults[key])
+
+    def _prepare(self) -> None:
+        self.binder = Binder(self.chain)
+        self._schedules = schedules(self.chain)
+        self._bound: dict[int, tuple[tuple[Any, ...], tuple[BoundLink, ...]]] = {}
+
+    def _refuse_sparse(self) -> None:
+        for g, group in enumerate(self.param_groups):
+            for i, param in enumerate(group["params"]):
+                if param.grad is not None and param.grad.layout != torch.strided:
+                    raise RuntimeError(
+                        f"the gradient of {_name(group, g, i)!r} is {param.grad.layout}; chains work on dense gradients. "
+                        "Use sparse=False in the embedding, or grad.to_dense() before the step."
+                    )
+
+    def _advance_schedules(self) -> None:
+        for group in self.param_groups:
+            if "scheduled" in group:
+                group["scheduled_step"] += 1
+                for key in group["scheduled"]:
+                    if key in self._schedules:
+                        group[key] = self._schedules[key](group["scheduled_step"])
+
+    def _links(self, number: int) -> tuple[BoundLink, ...]:
+        """The group's links, made anew only when a value has changed."""
+        group = self.param_groups[number]
+        if torch.compiler.is_compiling():
+            return self.binder.bind(group)
+        values = tuple(group[key] for key in self.binder.keys)
+        known = self._bound.get(number)
+        if known is None or any(isinstance(value, Tensor) for value in values) or known[0] != values:
+            known = self._bound[number] = (values, self.binder.bind(group))
+        return known[1]
+
+    def _jobs(self) -> list[Job]:
+        jobs: list[Job] = []
+        for g, group in enumerate(self.param_groups):
+            links, lr = self._links(g), scalar(group["lr"])
+            for i, param in enumerate(group["params"]):
+                if param.grad is not None:
+                    info = ParamInfo(_name(group, g, i), param, group)
+                    jobs.append(Job(info, links, lr, self._state_of(param, links), self.binder.gated))
+        return jobs
+
+    def _state_of(self, param: Tensor, links: tuple[BoundLink, ...]) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = self.state[param]
+        if "step" not in state:
+            state["step"] = host_step()
+            for link in links:
+                state.update(fresh_state(link, working(param)))
+        return state
+
+
+def _name(group: dict[str, Any], g: int, i: int) -> str:
+    return group["param_names"][i] if "param_names" in group else f"{g}.{i}"
+
+
+def _drop_repeated(group: dict[str, Any]) -> None:
+    """Keep one of each parameter (torch has warned): a repeated one would be stepped twice."""
+    first = {id(param): i for i, param in reversed(list(enumerate(group["params"])))}
+    keep = sorted(first.values())
+    for key in ("params", "param_names"):
+        if key in group and len(keep) < len(group[key]):
+            group[key] = [group[key][i] for i in keep]

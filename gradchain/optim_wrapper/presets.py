@@ -1,0 +1,45 @@
+"""Presets as classes, for tools that want a dotted class path: ``LAdam(model.parameters(), lr=1e-3, c2=1e-4)``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from gradchain.chains import Chain, presets
+from gradchain.optim_wrapper.optimizer import ChainOptimizer
+
+
+def preset_class(name: str, preset: Callable[..., Chain]) -> type[ChainOptimizer]:
+    """A class whose constructor takes parameters, then what the preset takes, then ``driver``."""
+    wanted = inspect.signature(preset, eval_str=True)
+
+    def __init__(self: ChainOptimizer, params: Any, *args: Any, driver: str = "auto", **kwargs: Any) -> None:
+        ChainOptimizer.__init__(self, params, preset(*args, **kwargs), driver=driver)
+
+    kinds = inspect.Parameter
+    __init__.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess]
+        [
+            kinds("self", kinds.POSITIONAL_OR_KEYWORD),
+            kinds("params", kinds.POSITIONAL_OR_KEYWORD),
+            *wanted.parameters.values(),
+            kinds("driver", kinds.KEYWORD_ONLY, default="auto", annotation=str),
+        ]
+    )
+    doc = f"{preset.__doc__}\n\nThe chain of ``presets.{preset.__name__}`` bound to parameters; see there."
+    return type(name, (ChainOptimizer,), {"__init__": __init__, "__doc__": doc, "__module__": __name__})
+
+
+SGD = preset_class("SGD", presets.sgd)
+Adam = preset_class("Adam", presets.adam)
+AdamW = preset_class("AdamW", presets.adamw)
+AMSGrad = preset_class("AMSGrad", presets.amsgrad)
+NAdam = preset_class("NAdam", presets.nadam)
+RMSprop = preset_class("RMSprop", presets.rmsprop)
+Adagrad = preset_class("Adagrad", presets.adagrad)
+Lion = preset_class("Lion", presets.lion)
+Adafactor = preset_class("Adafactor", presets.adafactor)
+LAdam = preset_class("LAdam", presets.ladam)
+LAdaGrad = preset_class("LAdaGrad", presets.ladagrad)
+LRMSProp = preset_class("LRMSProp", presets.lrmsprop)
+WaveAdam = LAdam  # the package's alias

@@ -1,0 +1,36 @@
+"""The discrete periodic Laplacian that LAdam's links share. Not a transform."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from gradchain.types import Layout
+
+Stencil = Literal["9point", "5point"]
+LARGEST_C2 = {"9point": 0.3, "5point": 0.25}  # up to here a + c2 laplacian(a) is a convex combination of neighbours
+
+
+def laplacian(a: Tensor, layout: Layout, stencil: str) -> Tensor:
+    """Sum of differences to the neighbours, with wrapped borders; of the shape of ``a``.
+
+    One dimension: the second difference. More: the tensor as a matrix (first dimension, all others), with the kernel
+    (4 (N+S+E+W) + NE+NW+SE+SW - 20 C) / 6 or N+S+E+W - 4 C. Zero where a ring of neighbours would fold onto itself:
+    fewer than 4 elements in one dimension, an extent below 3 in two.
+    """
+    shape = layout.shape(a)
+    if len(shape) < 2:
+        if shape.numel() < 4:
+            return a * 0
+        p = layout.pad(a, 0)
+        return p[:-2] - 2 * a + p[2:]
+    if min(shape[0], shape[1:].numel()) < 3:
+        return a * 0
+    f = a.reshape(a.shape[0], -1)
+    p = layout.pad(layout.pad(f, 1), 0)
+    if stencil == "5point":
+        ring = p[:-2, 1:-1] + p[2:, 1:-1] + p[1:-1, :-2] + p[1:-1, 2:]
+        return (ring - 4 * f).reshape(a.shape)
+    rows = p[:, :-2] + 4 * p[:, 1:-1] + p[:, 2:]  # the kernel is separable: ([1 4 1] x [1 4 1] - 36 I) / 6
+    return ((rows[:-2] + 4 * rows[1:-1] + rows[2:] - 36 * f) / 6).reshape(a.shape)

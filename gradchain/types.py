@@ -1,0 +1,153 @@
+"""What flows along a chain, what a link is told, and what a link is.
+
+A *transform* is a technique; a *link* is a transform standing in a chain. A link sees one parameter at a time:
+
+    carry, state = link.update(carry, state, ctx)
+
+and returns new values; it edits nothing that it was given. How links are executed (one by one, stacked, compiled,
+on shards, in which precision) is decided elsewhere and never shows here.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, cast
+
+import torch
+from torch import Tensor
+from typing_extensions import TypeVar
+
+from gradchain._fields import ChainError, checked, field_hints
+
+__all__ = [
+    "UNSET",
+    "Carry",
+    "ChainError",
+    "ChainWarning",
+    "Context",
+    "Layout",
+    "NoState",
+    "ParamInfo",
+    "SharedTransform",
+    "Transform",
+]
+
+UNSET = cast(Tensor, None)  # a slot that nobody has written; a chain proves when it is built that nobody reads it
+
+
+class ChainWarning(UserWarning):
+    """A chain that runs, but most likely does not do what was meant."""
+
+
+class Carry(NamedTuple):
+    """What flows along the chain for one parameter. A link returns a new one, ``carry._replace(update=...)``."""
+
+    grad: Tensor  # the gradient as delivered; never rewritten
+    param: Tensor  # the parameter before this step; never rewritten
+    update: Tensor  # starts as grad; what is left at the end is SUBTRACTED from the parameter
+    second_moment: Tensor = UNSET  # estimate of E[g^2]; written by a moments link, consumed by a normalizing one
+    gate: Tensor = UNSET  # 0-d, starts at 1; 0 means "leave this parameter untouched this step"
+
+
+class Layout(Protocol):
+    """Where the elements of a parameter live. Right on one device and on a shard of a parameter.
+
+    A link asks its layout for every number that concerns more than one element, and for the parameter's shape.
+    """
+
+    def shape(self, x: Tensor) -> torch.Size: ...  # of the whole tensor of which x is the local piece
+    def sum(self, x: Tensor, dim: int | None = None) -> Tensor: ...  # 0-d, or with dim: kept as an extent of 1
+    def mean(self, x: Tensor, dim: int | None = None) -> Tensor: ...  # likewise; 0 for an empty tensor
+    def dot(self, x: Tensor, y: Tensor) -> Tensor: ...  # 0-d, sum of products
+    def norm(self, x: Tensor) -> Tensor: ...  # 0-d, Euclidean
+    def pad(self, x: Tensor, dim: int) -> Tensor: ...  # x with its wrapped border: one more entry at either end of dim
+    def whole(self, x: Tensor) -> Tensor: ...  # all elements, for work on whole matrices (SVD, sort)
+    def part(self, x: Tensor) -> Tensor: ...  # back from whole
+
+
+class Context(NamedTuple):
+    """What the optimizer tells every link about this step."""
+
+    step: Tensor  # 0-d float64: this parameter's own count of steps with a gradient, 1 on the first
+    lr: Tensor  # 0-d float64: the group's current learning rate, for links that scale with it besides LearningRate
+    shared: Any  # this link's own share() result for this parameter
+    layout: Layout
+
+
+class NoState(NamedTuple):
+    """The state of a transform that keeps none."""
+
+
+class ParamInfo(NamedTuple):
+    """What a shared transform is told about each parameter that has a gradient in this step."""
+
+    name: str  # as in named_parameters(), or "<group>.<position>" when the parameters came without names
+    param: Tensor
+    group: Mapping[str, Any]
+
+
+S = TypeVar("S", bound="tuple[Tensor, ...]", default=NoState)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transform(ABC, Generic[S]):
+    """One technique. The fields of the dataclass are its hyperparameters; subclasses are final.
+
+    A float field takes a number, a 0-d tensor or a schedule (``step -> value``); while an optimizer runs, a link sees
+    it as a 0-d float64 tensor that holds the group's current value. Fields are checked against their annotation when
+    the transform is made: ``Annotated[float, "[0, 1)"]`` states an interval, ``Literal`` the choices.
+    """
+
+    State: ClassVar[type[tuple[Tensor, ...]]] = NoState
+    reads: ClassVar[frozenset[str]] = frozenset({"update"})  # slots of Carry
+    writes: ClassVar[frozenset[str]] = frozenset({"update"})
+    traits: ClassVar[frozenset[str]] = frozenset()  # what lints look at, e.g. "normalizes"; see gradchain.chains.lints
+    off: ClassVar[Mapping[str, float]] = {}  # field -> value at which the link does nothing
+    removable: ClassVar[bool] = True  # False where leaving the link out makes no sense in an ablation
+
+    name: str = ""  # key of its state, and prefix of its hyperparameters where given; default: class name in snake case
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            hint = field_hints(type(self))[field.name]
+            object.__setattr__(self, field.name, checked(f"{self.label!r}", field.name, value, hint))
+        if "/" in self.name or "." in self.name:
+            raise ChainError(f"{self.name!r} cannot name a link: '/' and '.' are kept for state keys. Use '_'.")
+
+    @property
+    def label(self) -> str:
+        """The link's name in a chain."""
+        return self.name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(self).__name__).lower()
+
+    def init(self, param: Tensor) -> S:
+        """The state before the first step, for a parameter (or local shard) of this shape and dtype."""
+        return cast(S, NoState())
+
+    @abstractmethod
+    def update(self, carry: Carry, state: S, ctx: Context) -> tuple[Carry, S]:
+        """One step for one parameter, pure."""
+
+    def __repr__(self) -> str:
+        given = ((f.name, getattr(self, f.name)) for f in sorted(fields(self), key=lambda f: f.name == "name"))
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given if (k, v) != ('name', ''))})"
+
+
+class SharedTransform(Transform[S]):
+    """A transform that needs to see other parameters: global norm, pairs found by name, relations.
+
+    Before ``update`` runs, every parameter with a gradient is measured, and ``share`` turns the measurements into one
+    value per parameter, which ``update`` finds in ``ctx.shared``. ``share`` is called on the link as the first group
+    has it; what differs by group is in ``infos[i].group``.
+    """
+
+    @abstractmethod
+    def measure(self, carry: Carry, state: S, ctx: Context) -> Tensor:
+        """What this parameter contributes."""
+
+    @abstractmethod
+    def share(self, measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> Sequence[Any]:
+        """One value per parameter, in the order given."""

@@ -1,0 +1,52 @@
+"""Every trajectory of the published LAdam family, replayed through presets."""
+
+import pytest
+import torch
+from golden.load import cases
+
+from gradchain import presets
+
+PRESET = {"LAdam": presets.ladam, "LAdamW": presets.ladam, "LAdaGrad": presets.ladagrad, "LRMSProp": presets.lrmsprop}
+CASES = list(cases("ladam"))
+
+
+def build(case, published):
+    """The chain that replays a case: its own arguments, the decay style of its release."""
+    decay = "coupled" if "0.2.0" in case.info["version"] else "decoupled"
+    return PRESET[case.info["class"]](**case.kwargs, decay=decay, published=published)
+
+
+def largest_difference(chain, case):
+    worst = 0.0
+    for key, start in case.initial().items():
+        param = torch.nn.Parameter(torch.tensor(start))
+        optimizer = chain.optimizer([param])
+        for t in range(case.steps):
+            param.grad = torch.tensor(case.gradient(t)[key])
+            optimizer.step()
+            worst = max(worst, (param.detach() - torch.tensor(case.expected[key][t])).abs().max().item())
+    return worst
+
+
+def test_there_are_cases_of_both_releases():
+    assert len(CASES) == 30
+    assert {case.info["version"] for case in CASES} == {"ladam 0.2.0 (PyPI)", "ladam 0.4.1 (PyPI)"}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_published_form_replays_the_original(case):
+    assert largest_difference(build(case, published=True), case) <= case.info["atol"]
+
+
+def needs_published(case):
+    return case.kwargs.get("mode") == "wave_variance" or any(word in case.name for word in ("tinygrad", "c2_1p0"))
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if not needs_published(c)], ids=lambda case: case.name)
+def test_the_default_form_replays_it_where_the_floor_is_never_reached(case):
+    assert largest_difference(build(case, published=False), case) <= case.info["atol"]
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if "tinygrad" in c.name], ids=lambda case: case.name)
+def test_the_floor_is_what_sets_the_published_form_apart_on_tiny_gradients(case):
+    assert largest_difference(build(case, published=False), case) > 0.1
