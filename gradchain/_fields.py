@@ -6,7 +6,7 @@ import math
 import numbers
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
@@ -57,7 +57,7 @@ def _number(value: Any, bare: type, interval: str) -> Any:
     kind = numbers.Integral if bare is int else numbers.Real
     if isinstance(value, bool) or not isinstance(value, kind):
         return f"{wanted}, a 0-d tensor or a schedule (step -> value)" if bare is float else wanted
-    value = bare(value)
+    value = bare(cast(Any, value))
     return value if not math.isnan(value) and (not interval or _inside(value, interval)) else wanted
 
 

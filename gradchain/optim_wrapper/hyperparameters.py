@@ -41,7 +41,9 @@ def check(chain: Chain, group: Mapping[str, Any]) -> dict[str, Any]:
     for key, (link, field) in chain.hyperparameters.items():
         if key in group:
             if _is_schedule(group[key]):
-                raise ChainError(f"{key}: a schedule is part of the chain, not of a parameter group; found {group[key]!r}. Put it there.")
+                raise ChainError(
+                    f"{key}: a schedule is part of the chain, not of a parameter group; found {group[key]!r}. Put it there."
+                )
             given[key] = checked(f"{link.label!r}", field, group[key], field_hints(type(link))[field])
             links.setdefault(link.label, {})[field] = given[key]
     for name, values in links.items():
@@ -88,7 +90,11 @@ class Binder:
             (
                 type(link),
                 link.name,
-                tuple((f.name, places[link.label, f.name], is_dynamic(type(link), f.name)) for f in fields(link) if f.name != "name"),
+                tuple(
+                    (f.name, places[link.label, f.name], is_dynamic(type(link), f.name))
+                    for f in fields(link)
+                    if f.name != "name"
+                ),
                 link.label,
                 tuple(f"{link.label}/{name}" for name in getattr(link.State, "_fields", ())),
             )

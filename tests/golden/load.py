@@ -8,6 +8,7 @@
 
 `case.info` is the case's entry in index.json, which explains its fields; gradients never depend on the parameters.
 """
+
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,9 @@ PLACE = {
 SLOPE = {
     "plain": lambda i, k, t, s: s * np.sin(i * (t + 1) * 0.37),
     "phased": lambda i, k, t, s: s * (np.sin(i * (t + 1) * 0.37 + k) + 0.6 * np.cos(i * 1.3)),
-    "seven_step": lambda i, k, t, s: s * (1.0, 0.4, 0.4, 0.12)[k % 4] * 0.2 * (1 + t % 7) * np.sin(0.37 * i * (t + 1) + 0.9 * k),
+    "seven_step": lambda i, k, t, s: (
+        s * (1.0, 0.4, 0.4, 0.12)[k % 4] * 0.2 * (1 + t % 7) * np.sin(0.37 * i * (t + 1) + 0.9 * k)
+    ),
 }
 MASK = {
     None: lambda i, t, g: g,

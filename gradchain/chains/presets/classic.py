@@ -14,8 +14,8 @@ from gradchain.transforms import (
     Lion,
     Moments,
     Momentum,
-    NesterovMomentum,
     NesterovMoments,
+    NesterovMomentum,
     Normalize,
     ParameterScale,
     RelativeStep,
@@ -35,7 +35,8 @@ def sgd(
     """Gradient descent, with heavy-ball or Nesterov momentum where momentum > 0."""
     if nesterov and (momentum == 0 or dampening != 0):
         raise ChainError(
-            f"nesterov needs momentum > 0 and dampening = 0; found momentum={momentum!r}, dampening={dampening!r}. Change these."
+            f"nesterov needs momentum > 0 and dampening = 0; found momentum={momentum!r}, dampening={dampening!r}. "
+            "Change these or leave nesterov out."
         )
     ball = NesterovMomentum(momentum=momentum) if nesterov else Momentum(momentum=momentum, dampening=dampening)
     return chain(L2(weight_decay=weight_decay), *([ball] if momentum != 0 else []), LearningRate(lr=lr))

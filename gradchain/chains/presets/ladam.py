@@ -7,7 +7,7 @@ wave variance with its published sign.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from gradchain.chains.chain import Chain, chain
 from gradchain.transforms import (
@@ -36,7 +36,7 @@ Decay = Literal["decoupled", "coupled"]
 Stencil = Literal["9point", "5point"]
 
 
-def _finish(core: list[Transform], lr: float, weight_decay: float, decay: Decay) -> Chain:
+def _finish(core: list[Transform[Any]], lr: float, weight_decay: float, decay: Decay) -> Chain:
     """The chain with weight decay in its place and the learning rate at the end."""
     if decay == "coupled":
         return chain(L2(weight_decay=weight_decay), *core, LearningRate(lr=lr))
@@ -62,31 +62,40 @@ def ladam(
     published: bool = False,
 ) -> Chain:
     """Adam with Laplacian smoothing of the variance (or the update, or the weights), or with a wave for a variance."""
-    modes = ("variance_lap", "update_lap", "weight_lap", "wave_variance")
-    if mode not in modes:
-        raise ChainError(f"mode must be one of {', '.join(map(repr, modes))}; found {mode!r}. Pass one of these.")
-    bounded = not published
+    if mode not in get_args(Mode):
+        raise ChainError(f"mode must be one of {', '.join(map(repr, get_args(Mode)))}; found {mode!r}. Pass one of these.")
     moments, normalize = Moments(betas=betas), Normalize(eps=eps)
-    core: list[Transform] = [moments, normalize]
-    if mode == "variance_lap":
-        smooth = Laplacian(c2=c2, stencil=stencil, min_spatial_size=min_spatial_size, bounded=bounded)
-        floor = [VarianceFloor(floor=eps, floor_min_size=min_spatial_size)] if published and c2 > 0 else []
-        core = [moments, smooth, *floor, normalize]
-    elif mode == "update_lap":
-        core += [UpdateLaplacian(c2=c2, stencil=stencil, min_spatial_size=min_spatial_size, bounded=bounded)]
-    elif mode == "wave_variance":
-        shape = dict(wave_dt=wave_dt, wave_kappa=wave_kappa, wave_damping=wave_damping, c2=c2)
-        where = dict(stencil=stencil, min_spatial_size=min_spatial_size)
-        if published:
-            wave = PublishedWaveVariance(**shape, **where, wave_E0=wave_E0, wave_floor=eps)  # pyright: ignore
-        else:
-            wave = WaveVariance(**shape, **where)  # pyright: ignore
-        core = [wave, FirstMoment(momentum=betas[0]), normalize]
-    whole = _finish(core, lr, weight_decay, decay)
+    if mode == "wave_variance":
+        shape = (wave_dt, wave_kappa, wave_damping, c2, stencil, min_spatial_size)
+        wave = _published_wave(*shape, wave_E0, eps) if published else _wave(*shape)
+        return _finish([wave, FirstMoment(momentum=betas[0]), normalize], lr, weight_decay, decay)
+    smoothing = {"variance_lap": Laplacian, "update_lap": UpdateLaplacian, "weight_lap": WeightDiffusion}[mode]
+    smooth = smoothing(c2=c2, stencil=stencil, min_spatial_size=min_spatial_size, bounded=not published)
     if mode == "weight_lap":
-        diffusion = WeightDiffusion(c2=c2, stencil=stencil, min_spatial_size=min_spatial_size, bounded=bounded)
-        return whole.insert_after("learning_rate", diffusion)
-    return whole
+        return _finish([moments, normalize], lr, weight_decay, decay).insert_after("learning_rate", smooth)
+    if mode == "update_lap":
+        return _finish([moments, normalize, smooth], lr, weight_decay, decay)
+    floor = [VarianceFloor(floor=eps, floor_min_size=min_spatial_size)] if published and c2 > 0 else []
+    return _finish([moments, smooth, *floor, normalize], lr, weight_decay, decay)
+
+
+def _wave(dt: float, kappa: float, damping: float, c2: float, stencil: Stencil, smallest: int) -> WaveVariance:
+    return WaveVariance(wave_dt=dt, wave_kappa=kappa, wave_damping=damping, c2=c2, stencil=stencil, min_spatial_size=smallest)
+
+
+def _published_wave(
+    dt: float, kappa: float, damping: float, c2: float, stencil: Stencil, smallest: int, energy: float, floor: float
+) -> PublishedWaveVariance:
+    return PublishedWaveVariance(
+        wave_dt=dt,
+        wave_kappa=kappa,
+        wave_damping=damping,
+        wave_E0=energy,
+        wave_floor=floor,
+        c2=c2,
+        stencil=stencil,
+        min_spatial_size=smallest,
+    )
 
 
 def ladagrad(
@@ -102,7 +111,7 @@ def ladagrad(
 ) -> Chain:
     """Adagrad with Laplacian smoothing of the sum of squares."""
     smooth = Laplacian(c2=c2, stencil=stencil, min_spatial_size=min_spatial_size, bounded=not published)
-    core: list[Transform] = [SumOfSquares(), smooth, Normalize(eps=eps), InverseTimeDecay(lr_decay=lr_decay)]
+    core: list[Transform[Any]] = [SumOfSquares(), smooth, Normalize(eps=eps), InverseTimeDecay(lr_decay=lr_decay)]
     return _finish(core, lr, weight_decay, decay)
 
 
@@ -120,5 +129,5 @@ def lrmsprop(
 ) -> Chain:
     """RMSprop with Laplacian smoothing of the average square."""
     smooth = Laplacian(c2=c2, stencil=stencil, min_spatial_size=min_spatial_size, bounded=not published)
-    ball: list[Transform] = [Momentum(momentum=momentum)] if momentum != 0 else []
+    ball: list[Transform[Any]] = [Momentum(momentum=momentum)] if momentum != 0 else []
     return _finish([SecondMoment(alpha=alpha), smooth, Normalize(eps=eps), *ball], lr, weight_decay, decay)
