@@ -52,7 +52,8 @@ def _fit(name: str, key: str, saved: Any, wanted: Tensor) -> Tensor:
     if value.numel() != wanted.numel() or (value.dim() > 1 and value.shape != wanted.shape):
         raise ChainError(
             f"saved state {key!r} of parameter {name!r} has shape {tuple(value.shape)}, "
-            f"the optimizer needs {tuple(wanted.shape)}. Load a checkpoint of the same model, with the parameters in the same order."
+            f"the optimizer needs {tuple(wanted.shape)}. "
+            "Load a checkpoint of the same model, with the parameters in the same order."
         )
     return value.reshape(wanted.shape)
 
@@ -63,9 +64,8 @@ def plan(
     """What loading would give, worked out before anything changes; ChainError where it cannot work."""
     for part in ("state", "param_groups"):
         if part not in saved:
-            raise ChainError(
-                f"this is no optimizer state: it has {', '.join(map(repr, saved)) or 'nothing'}, not {part!r}. Pass state_dict()."
-            )
+            found = ", ".join(map(repr, saved)) or "nothing"
+            raise ChainError(f"this is no optimizer state: it has {found}, not {part!r}. Pass what state_dict() returned.")
     for group in saved["param_groups"]:
         check(optimizer.chain, group)
     kept, dropped, fresh = dict[str, None](), dict[str, None](), dict[str, None]()

@@ -42,7 +42,8 @@ def check(chain: Chain, group: Mapping[str, Any]) -> dict[str, Any]:
         if key in group:
             if _is_schedule(group[key]):
                 raise ChainError(
-                    f"{key}: a schedule is part of the chain, not of a parameter group; found {group[key]!r}. Put it there."
+                    f"{key}: a schedule is part of the chain, not of a parameter group; found {group[key]!r}. "
+                    f"Give it to the chain, as in .optimizer(params, {key}=schedule)."
                 )
             given[key] = checked(f"{link.label!r}", field, group[key], field_hints(type(link))[field])
             links.setdefault(link.label, {})[field] = given[key]

@@ -3,13 +3,14 @@
     m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) g^2;   w <- max(w, v)
     update <- m / (1 - b1^t);   second_moment <- w / (1 - b2^t)
 
-Reads    update.   Writes  update, second_moment.   State  first, second, largest: like the parameter.   Cost  4 reads, 5 writes.
+Reads    update.   Writes  update, second_moment.   State  first, second, largest: like the parameter.
+Cost     4 reads, 5 writes.
 Shapes   any; elementwise.   Units  update: those of the gradient; second_moment: their square.
 Place    where Moments would stand.
 Fields   betas: decay of the two averages, each in [0, 1).
 Raises   ChainError if a beta is outside [0, 1).
 Source   Reddi et al., On the Convergence of Adam and Beyond, ICLR 2018, algorithm 2; bias correction as in torch.optim.
-Differs  the paper has no bias correction. As torch does, the maximum is of the uncorrected v; optax takes it of the corrected one.
+Differs  the paper has no bias correction. As in torch, the maximum is of the uncorrected v; in optax of the corrected one.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     w = t^d;   r <- (1 - w) r + w rowmean(g^2);   c <- (1 - w) c + w colmean(g^2)
     second_moment <- max(r c / max(mean(r), e), e^2)                 fewer than two dimensions: an ordinary average v
 
-Reads    update.   Writes  second_moment.   State  row (..., R, 1), column (..., 1, C); or full: like the parameter. The others are empty.
-Cost     2 reads, 1 write.
+Reads    update.   Writes  second_moment.
+State    row (..., R, 1), column (..., 1, C); or full: like the parameter. The others are empty.   Cost  2 reads, 1 write.
 Shapes   any; the last two dimensions are factored.   Units  the gradient's, squared.
 Place    before Normalize(eps=0).
 Fields   beta2_decay (d): exponent of the weight of the newest gradient, <= 0; eps1 (e): floor, None for the dtype's epsilon.

@@ -4,7 +4,8 @@
     m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) g^2
     update <- (1 - mu_t) / (1 - M_t) g + mu_(t+1) / (1 - M_t mu_(t+1)) m;   second_moment <- v / (1 - b2^t)
 
-Reads    update.   Writes  update, second_moment.   State  first, second: like the parameter; momentum_product: 0-d.   Cost  3 reads, 4 writes.
+Reads    update.   Writes  update, second_moment.   State  first, second: like the parameter; momentum_product: 0-d.
+Cost     3 reads, 4 writes.
 Shapes   any; elementwise.   Units  update: those of the gradient; second_moment: their square.
 Place    where Moments would stand.
 Fields   betas: decay of the two averages, each in [0, 1); momentum_decay (d): speed of the momentum's warm-up, >= 0.

@@ -7,7 +7,8 @@ Shapes   any; elementwise.   Units  those of update; the steady gain is 1 / (1 -
 Place    before LearningRate.
 Fields   momentum (mu): decay of the sum, > 0.
 Raises   ChainError if momentum is not positive.
-Source   Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013, in the form of torch.optim.SGD.
+Source   Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013,
+         in the form of torch.optim.SGD.
 Differs  nothing known.
 """
 

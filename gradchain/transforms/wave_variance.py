@@ -7,11 +7,12 @@
 D is the periodic Laplacian of laplacian.py; v- is the v of the step before; E^2 is wave_E0^2, or where that is 0 the mean
 of g^2 on the first step.
 
-Reads    update, param.   Writes  second_moment.   State  current, previous: like the parameter; published: energy, 0-d.   Cost  12 reads, 3 writes.
+Reads    update, param.   Writes  second_moment.   State  current, previous: like the parameter; published: energy, 0-d.
+Cost     12 reads, 3 writes.
 Shapes   any; D as in laplacian.py.   Units  those of the gradient, squared.
 Place    before FirstMoment (it reads the gradient) and Normalize.
-Fields   wave_dt (dt): time step, > 0; wave_kappa (k): pull, >= 0; wave_damping (d): in (0, 1]; c2: >= 0; stencil; min_spatial_size;
-         published: wave_E0: >= 0; wave_floor: smallest v, >= 0.
+Fields   wave_dt (dt): time step, > 0; wave_kappa (k): pull, >= 0; wave_damping (d): in (0, 1]; c2: >= 0; stencil;
+         min_spatial_size; published: wave_E0: >= 0; wave_floor: smallest v, >= 0.
 Raises   ChainError if a field is out of range, or if dt^2 (k + c2 L) > 2 (2 - d), L = 16/3 or 8 the largest eigenvalue of -D,
          beyond which WaveVariance oscillates without bound.
 Source   ladam 0.4.1 (PyPI), mode wave_variance. The sign in WaveVariance is the one its documentation describes.

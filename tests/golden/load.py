@@ -1,7 +1,7 @@
 """Golden trajectories: the parameters after every step of the original programs, on closed-form inputs.
 
     for case in cases("ladam"):                  # no argument: every family; path=...: another folder of the same form
-        params = case.initial()                  # {tensor key: float64 array}; cast to case.info["dtype"] first where that is narrower
+        params = case.initial()                  # {tensor key: float64 array}; cast to case.info["dtype"] first
         for t in range(case.steps):
             grads = case.gradient(t)             # None where the tensor has no gradient at this step
             ...                                  # one optimizer step, then compare params[key] with case.expected[key][t]

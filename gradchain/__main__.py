@@ -1,0 +1,7 @@
+"""``python -m gradchain``."""
+
+import sys
+
+from gradchain.studies.cli import main
+
+sys.exit(main())

@@ -1,0 +1,119 @@
+"""The command line: ``python -m gradchain`` or ``gradchain``."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradchain.transforms
+from gradchain.chains import Chain, presets
+from gradchain.studies.ablation import ablate
+from gradchain.studies.extras import needs
+from gradchain.studies.report import draw_curves, table, write_runs
+from gradchain.studies.tasks import TASKS
+from gradchain.types import ChainError
+
+PRESETS = [name for name in presets.__all__ if inspect.signature(getattr(presets, name)).return_annotation in (Chain, "Chain")]
+
+
+def _summary(thing: Any) -> str:
+    return (inspect.getdoc(thing) or "").partition("\n")[0]
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, found, value = text.partition("=")
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not key=value, as in c2=1e-3")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+def _preset(name: str, settings: Sequence[tuple[str, Any]] = ()) -> Chain:
+    if name not in PRESETS:
+        raise ChainError(f"no preset is named {name!r}; there are: {', '.join(PRESETS)}. Use one of these.")
+    try:
+        return getattr(presets, name)(**dict(settings))
+    except TypeError as error:
+        raise ChainError(f"{name}{inspect.signature(getattr(presets, name))}: {error}. Use these keywords.") from error
+
+
+def _list(_: argparse.Namespace) -> None:
+    transforms = {name: getattr(gradchain.transforms, name) for name in gradchain.transforms.__all__}
+    groups = {
+        "presets": {name: _summary(getattr(presets, name)) for name in PRESETS},
+        "transforms": {name: _summary(transform) for name, transform in transforms.items()},
+        "tasks": {name: task.about for name, task in TASKS.items()},
+    }
+    for title, entries in groups.items():
+        print(f"{title}:")
+        for name, about in entries.items():
+            print(f"  {name:<24} {about}")
+
+
+def _show(options: argparse.Namespace) -> None:
+    print(_preset(options.preset, options.set).describe())
+
+
+def _ablate(options: argparse.Namespace) -> None:
+    if options.task not in TASKS:
+        raise ChainError(f"no task is named {options.task!r}; there are: {', '.join(TASKS)}. Use one of these.")
+    task = TASKS[options.task]
+    chain = _preset(options.preset, options.set)
+    steps = options.steps or (task.published_steps if options.published else task.steps)
+    if steps is None:
+        raise ChainError(f"the task {task.name!r} has no published length. Leave --published out or give --steps.")
+    out = Path(options.out or f"ablation-{options.preset}-{task.name}")
+    out.mkdir(parents=True, exist_ok=True)
+    bar = needs("tqdm").tqdm
+    study = ablate(
+        chain, task, range(options.seeds), steps, options.preset, lambda runs: bar(runs, unit="run", desc=options.preset)
+    )
+    print(table(study))
+    draw_curves(study, out / "curves.png")
+    write_runs(study, out / "runs.jsonl")
+    print(f"Curves: {out / 'curves.png'}, raw numbers: {out / 'runs.jsonl'}.")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(prog="gradchain", description=gradchain.__doc__)
+    commands = top.add_subparsers(required=True, metavar="command")
+    listing = commands.add_parser("list", help="presets, transforms and tasks")
+    listing.set_defaults(run=_list)
+    show = commands.add_parser("show", help="a preset's links, hyperparameters and state")
+    show.set_defaults(run=_show)
+    study = commands.add_parser("ablate", help="train a preset with every link and without each of them")
+    study.set_defaults(run=_ablate)
+    for command in (show, study):
+        command.add_argument("preset")
+        command.add_argument("--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="preset keyword")
+    study.add_argument("--task", default="wave", help=f"one of {', '.join(TASKS)} (default: wave)")
+    study.add_argument("--seeds", type=_count, default=3, help="number of seeds, from 0 (default: 3)")
+    study.add_argument("--steps", type=_count, help="steps of a run (default: the task's)")
+    study.add_argument("--published", action="store_true", help="as many steps as in the publication the task is from")
+    study.add_argument("--out", help="folder for curves.png and runs.jsonl (default: ablation-<preset>-<task>)")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status is 2 where it was not understood."""
+    options = parser().parse_args(argv)
+    try:
+        options.run(options)
+    except (ChainError, ImportError) as error:
+        print(f"gradchain: {error}", file=sys.stderr)
+        return 2
+    return 0
