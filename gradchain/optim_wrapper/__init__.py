@@ -1,6 +1,7 @@
 """The wrapper that makes a chain a ``torch.optim.Optimizer``, and presets as classes."""
 
 from gradchain.optim_wrapper.checkpoint import LoadReport
+from gradchain.optim_wrapper.configure import ModelAnalysis, analyze_model, auto_configure
 from gradchain.optim_wrapper.optimizer import ChainOptimizer
 from gradchain.optim_wrapper.presets import (
     SGD,
@@ -17,6 +18,8 @@ from gradchain.optim_wrapper.presets import (
     RMSprop,
     WaveAdam,
 )
+from gradchain.optim_wrapper.reorder import compute_neuron_order, reorder_linear_layer
+from gradchain.optim_wrapper.schedulers import ChiAnnealScheduler
 
 __all__ = [
     "SGD",
@@ -26,12 +29,18 @@ __all__ = [
     "Adam",
     "AdamW",
     "ChainOptimizer",
+    "ChiAnnealScheduler",
     "LAdaGrad",
     "LAdam",
     "LRMSProp",
     "Lion",
     "LoadReport",
+    "ModelAnalysis",
     "NAdam",
     "RMSprop",
     "WaveAdam",
+    "analyze_model",
+    "auto_configure",
+    "compute_neuron_order",
+    "reorder_linear_layer",
 ]

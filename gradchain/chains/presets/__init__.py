@@ -2,6 +2,7 @@
 
 from gradchain.chains.presets.classic import adafactor, adagrad, adam, adamw, amsgrad, lion, nadam, rmsprop, sgd
 from gradchain.chains.presets.ladam import ladagrad, ladam, lrmsprop
+from gradchain.chains.presets.suggest import suggest_c2
 
 __all__ = [
     "adafactor",
@@ -16,4 +17,5 @@ __all__ = [
     "nadam",
     "rmsprop",
     "sgd",
+    "suggest_c2",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gradchain.studies.tasks.task import Task
 
 SPEED = 1.0
+INSIDE, EDGE = 192, 32  # collocation points: for the equation; for the initial and for the border conditions
 
 
 class Jet(nn.Module):
@@ -65,9 +66,9 @@ class Wave:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = Jet()
-            self.inside = torch.rand(256, 2)
-            self.start = torch.stack((torch.rand(64), torch.zeros(64)), 1)
-            self.border = torch.stack((torch.arange(64) % 2.0, torch.rand(64)), 1)
+            self.inside = torch.rand(INSIDE, 2)
+            self.start = torch.stack((torch.rand(EDGE), torch.zeros(EDGE)), 1)
+            self.border = torch.stack((torch.arange(EDGE) % 2.0, torch.rand(EDGE)), 1)
         self.points = torch.cat((self.inside, self.start, self.border))
         axis = torch.linspace(0, 1, 51)
         self.grid = torch.cartesian_prod(axis, axis)
@@ -77,7 +78,7 @@ class Wave:
 
     def loss(self) -> Tensor:
         """Mean squares of the residual of the equation, and of the initial and border conditions."""
-        inside, start, border = self.net(self.points).split((256, 64, 64), dim=1)
+        inside, start, border = self.net(self.points).split((INSIDE, EDGE, EDGE), dim=1)
         residual = inside[4] - SPEED**2 * inside[3]
         shape = start[0] - torch.sin(math.pi * self.start[:, 0])
         return residual.square().mean() + 10 * (shape.square().mean() + start[2].square().mean() + border[0].square().mean())
