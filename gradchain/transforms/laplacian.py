@@ -26,6 +26,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from torch import Tensor
 from typing_extensions import override
 
 from gradchain.transforms._stencil import LARGEST_C2, Stencil, laplacian
@@ -52,22 +53,22 @@ class _Smoothing(Transform):
                 "VarianceFloor behind it to replay the published program."
             )
 
-    def applies(self, carry: Carry, ctx: Context) -> bool:
-        return ctx.layout.shape(carry.param).numel() >= self.min_spatial_size
+    def applies(self, x: Tensor, ctx: Context) -> bool:
+        return ctx.layout.shape(x).numel() >= self.min_spatial_size
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Laplacian(_Smoothing):
     """Smoothing of the second moment."""
 
-    reads = frozenset({"second_moment", "param"})
+    reads = frozenset({"second_moment"})
     writes = frozenset({"second_moment"})
 
     @override
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
-        if not self.applies(carry, ctx):
-            return carry, state
         v = carry.second_moment
+        if not self.applies(v, ctx):
+            return carry, state
         smoothed = v + self.c2 * laplacian(v, ctx.layout, self.stencil)
         return carry._replace(second_moment=smoothed.clamp(min=0)), state
 
@@ -76,13 +77,11 @@ class Laplacian(_Smoothing):
 class UpdateLaplacian(_Smoothing):
     """Smoothing of the update."""
 
-    reads = frozenset({"update", "param"})
-
     @override
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
-        if not self.applies(carry, ctx):
-            return carry, state
         u = carry.update
+        if not self.applies(u, ctx):
+            return carry, state
         return carry._replace(update=u + self.c2 * laplacian(u, ctx.layout, self.stencil)), state
 
 
@@ -94,8 +93,8 @@ class WeightDiffusion(_Smoothing):
 
     @override
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
-        if not self.applies(carry, ctx):
-            return carry, state
-        c2 = self.c2 * (ctx.lr != 0)  # a step at lr = 0 changes no parameter
         w = carry.param - carry.update
+        if not self.applies(w, ctx):
+            return carry, state
+        c2 = self.c2 * (ctx.lr != 0).to(ctx.lr.dtype)  # a step at lr = 0 changes no parameter
         return carry._replace(update=carry.update - c2 * laplacian(w, ctx.layout, self.stencil)), state

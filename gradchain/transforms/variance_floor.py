@@ -35,6 +35,6 @@ class VarianceFloor(Transform):
 
     @override
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
-        if ctx.layout.shape(carry.param).numel() < self.floor_min_size:
+        if ctx.layout.shape(carry.second_moment).numel() < self.floor_min_size:
             return carry, state
         return carry._replace(second_moment=carry.second_moment.clamp(min=self.floor)), state

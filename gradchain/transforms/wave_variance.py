@@ -7,7 +7,7 @@
 D is the periodic Laplacian of laplacian.py; v- is the v of the step before; E^2 is wave_E0^2, or where that is 0 the mean
 of g^2 on the first step.
 
-Reads    update, param.   Writes  second_moment.   State  current, previous: like the parameter; published: energy, 0-d.
+Reads    update.   Writes  second_moment.   State  current, previous: like the parameter; published: energy, 0-d.
 Cost     12 reads, 3 writes.
 Shapes   any; D as in laplacian.py.   Units  those of the gradient, squared.
 Place    before FirstMoment (it reads the gradient) and Normalize.
@@ -44,7 +44,6 @@ class WaveVariance(Transform[WaveState]):
     """Second moment as a damped wave that relaxes to the squared gradient."""
 
     State = WaveState
-    reads = frozenset({"update", "param"})
     writes = frozenset({"second_moment"})
 
     wave_dt: Annotated[float, "(0, inf)"] = 0.1
@@ -75,7 +74,7 @@ class WaveVariance(Transform[WaveState]):
     def update(self, carry: Carry, state: WaveState, ctx: Context) -> tuple[Carry, WaveState]:
         q, v, d = carry.update * carry.update, state.current, self.wave_damping
         pull = self.wave_kappa * (q - v)
-        if ctx.layout.shape(carry.param).numel() >= self.min_spatial_size:
+        if ctx.layout.shape(v).numel() >= self.min_spatial_size:
             pull = pull + self.c2 * laplacian(v, ctx.layout, self.stencil)
         moved = v + (1 - d) * (v - state.previous) + self.wave_dt**2 * pull
         first = ctx.step == 1
@@ -94,7 +93,6 @@ class PublishedWaveVariance(Transform[PublishedWaveState]):
     """Second moment as ladam 0.4.1 runs it, driven away from the squared gradient."""
 
     State = PublishedWaveState
-    reads = frozenset({"update", "param"})
     writes = frozenset({"second_moment"})
 
     wave_dt: Annotated[float, "(0, inf)"] = 0.1
@@ -117,7 +115,7 @@ class PublishedWaveVariance(Transform[PublishedWaveState]):
         given = ctx.layout.mean(q) * (self.wave_E0 == 0) + self.wave_E0**2
         energy = torch.where(first, given, state.energy).to(state.energy.dtype)
         pull = -self.wave_kappa * (q - energy)
-        if ctx.layout.shape(carry.param).numel() >= self.min_spatial_size:
+        if ctx.layout.shape(v).numel() >= self.min_spatial_size:
             pull = pull + self.c2 * laplacian(v, ctx.layout, self.stencil)
         moved = (2 - d) * v - (1 - d) * state.previous + self.wave_dt**2 * pull
         new = torch.where(first, q, moved).clamp(min=self.wave_floor)
