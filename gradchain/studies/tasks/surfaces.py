@@ -38,7 +38,11 @@ def quadratic(seed: int, n: int = 64) -> Surface:
     generator = _random(seed)
     basis = torch.linalg.qr(torch.randn(n, n, generator=generator))[0]
     matrix = basis @ torch.diag(torch.logspace(-3, 0, n)) @ basis.T
-    return Surface(torch.randn(n, generator=generator), lambda x: x @ matrix @ x / 2)
+
+    def form(x: Tensor) -> Tensor:
+        return x @ matrix @ x / 2
+
+    return Surface(torch.randn(n, generator=generator), form)
 
 
 def rosenbrock(seed: int, n: int = 32) -> Surface:
