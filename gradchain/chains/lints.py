@@ -8,6 +8,11 @@ from typing import Any
 from gradchain.types import Transform
 
 Links = Sequence[Transform[Any]]
+ONCE = {
+    "normalizes": "normalize the update",
+    "aligns": "align the update with the gradient",
+    "learning_rate": "multiply by the learning rate",
+}
 
 
 def _having(links: Links, trait: str) -> list[str]:
@@ -17,9 +22,9 @@ def _having(links: Links, trait: str) -> list[str]:
 def nonsense(links: Links) -> list[str]:
     """Complaints about chains that most likely do not do what was meant; building one with ``chain()`` warns."""
     found: list[str] = []
-    for trait, what in (("normalizes", "normalize the update"), ("learning_rate", "multiply by the learning rate")):
+    for trait, what in ONCE.items():
         if len(names := _having(links, trait)) > 1:
-            found.append(f"{' and '.join(map(repr, names))} both {what}; the second undoes or repeats the first. Keep one.")
+            found.append(f"{' and '.join(map(repr, names))} {what}; the second undoes or repeats the first. Keep one.")
     return found
 
 

@@ -1,13 +1,18 @@
 """One technique a file; each is a pure transform of what flows along the chain for one parameter."""
 
+from gradchain.transforms.adopt import ADOPT
+from gradchain.transforms.agr import AGR
 from gradchain.transforms.amsgrad_moments import AMSGradMoments
+from gradchain.transforms.cautious import Cautious
 from gradchain.transforms.centered_second_moment import CenteredSecondMoment
 from gradchain.transforms.clip_update_rms import ClipUpdateRMS
 from gradchain.transforms.factored_second_moment import FactoredSecondMoment
 from gradchain.transforms.first_moment import FirstMoment
+from gradchain.transforms.grams import Grams
 from gradchain.transforms.inverse_time_decay import InverseTimeDecay
 from gradchain.transforms.l2 import L2
 from gradchain.transforms.laplacian import Laplacian, UpdateLaplacian, WeightDiffusion
+from gradchain.transforms.largest_second_moment import LargestSecondMoment
 from gradchain.transforms.learning_rate import LearningRate
 from gradchain.transforms.lion import Lion
 from gradchain.transforms.moments import Moments
@@ -15,24 +20,37 @@ from gradchain.transforms.momentum import Momentum
 from gradchain.transforms.nesterov_moments import NesterovMoments
 from gradchain.transforms.nesterov_momentum import NesterovMomentum
 from gradchain.transforms.normalize import Normalize
+from gradchain.transforms.orthogonal_gradient import OrthogonalGradient
 from gradchain.transforms.parameter_scale import ParameterScale
 from gradchain.transforms.relative_step import RelativeStep
 from gradchain.transforms.scaled_weight_decay import ScaledWeightDecay
 from gradchain.transforms.second_moment import SecondMoment
+from gradchain.transforms.spd import SPD
+from gradchain.transforms.speed_limit import ComponentSpeedLimit, GlobalSpeedLimit, SpeedLimit
+from gradchain.transforms.step_corrected_moments import StepCorrectedMoments
 from gradchain.transforms.sum_of_squares import SumOfSquares
+from gradchain.transforms.tam import TAM
 from gradchain.transforms.variance_floor import VarianceFloor
 from gradchain.transforms.wave_variance import PublishedWaveVariance, WaveVariance
 from gradchain.transforms.weight_decay import WeightDecay
+from gradchain.transforms.weight_decay_after_step import WeightDecayAfterStep
 
 __all__ = [
+    "ADOPT",
+    "AGR",
     "AMSGradMoments",
+    "Cautious",
     "CenteredSecondMoment",
     "ClipUpdateRMS",
+    "ComponentSpeedLimit",
     "FactoredSecondMoment",
     "FirstMoment",
+    "GlobalSpeedLimit",
+    "Grams",
     "InverseTimeDecay",
     "L2",
     "Laplacian",
+    "LargestSecondMoment",
     "LearningRate",
     "Lion",
     "Moments",
@@ -40,15 +58,21 @@ __all__ = [
     "NesterovMoments",
     "NesterovMomentum",
     "Normalize",
+    "OrthogonalGradient",
     "ParameterScale",
     "PublishedWaveVariance",
     "RelativeStep",
+    "SPD",
     "ScaledWeightDecay",
     "SecondMoment",
+    "SpeedLimit",
+    "StepCorrectedMoments",
     "SumOfSquares",
+    "TAM",
     "UpdateLaplacian",
     "VarianceFloor",
     "WaveVariance",
     "WeightDecay",
+    "WeightDecayAfterStep",
     "WeightDiffusion",
 ]

@@ -13,12 +13,20 @@ from table import TRANSFORMS
 from gradchain import transforms
 from gradchain._fields import is_dynamic
 from gradchain.optim_wrapper.layouts import WHOLE
-from gradchain.types import Carry, Context
+from gradchain.types import Carry, Context, SharedTransform
 
 SOURCES = Path(transforms.__file__).parent
 ROWS = pytest.mark.parametrize("link", [row[0] for row in TRANSFORMS.values()], ids=TRANSFORMS)
 SHAPES = pytest.mark.parametrize("shape", [(1,), (7,), (0,), (5, 6), (2, 9), (4, 3, 3, 3)], ids=str)
 SLOTS = ("grad", "param", "update", "second_moment", "gate")
+
+
+def apply(link, flow, state, ctx):
+    """One update; a shared link meets nobody but itself."""
+    if isinstance(link, SharedTransform):
+        (shared,) = link.share([link.measure(flow, state, ctx)], [])
+        ctx = ctx._replace(shared=shared)
+    return link.update(flow, state, ctx)
 
 
 def f64(value):
@@ -39,7 +47,7 @@ def state_of(link, flow, steps=2):
     """A state that has seen some gradients, and the step that comes next."""
     state = link.init(flow.param)
     for step in range(1, steps + 1):
-        _, state = link.update(carry(flow.param.shape, flow.param.dtype, seed=step), state, context(step))
+        _, state = apply(link, carry(flow.param.shape, flow.param.dtype, seed=step), state, context(step))
     return state, context(steps + 1)
 
 
@@ -54,7 +62,7 @@ def test_shapes_and_dtypes_are_kept_and_nothing_given_is_edited(link, shape, dty
     flow = carry(shape, dtype)
     state, ctx = state_of(link, flow)
     before = copy.deepcopy((flow, state))
-    new_flow, new_state = link.update(flow, state, ctx)
+    new_flow, new_state = apply(link, flow, state, ctx)
     for old, given in zip((*before[0], *before[1]), (*flow, *state), strict=True):
         assert torch.equal(old, given)
     for given, new in zip((*flow, *state), (*new_flow, *new_state), strict=True):
@@ -66,7 +74,7 @@ def test_shapes_and_dtypes_are_kept_and_nothing_given_is_edited(link, shape, dty
 def test_the_same_inputs_give_the_same_outputs_bit_for_bit(link):
     flow = carry((5, 6))
     state, ctx = state_of(link, flow)
-    once, again = link.update(flow, state, ctx), link.update(flow, state, ctx)
+    once, again = apply(link, flow, state, ctx), apply(link, flow, state, ctx)
     assert all(torch.equal(a, b) for a, b in zip((*once[0], *once[1]), (*again[0], *again[1]), strict=True))
 
 
@@ -86,7 +94,7 @@ def spying():
 def test_it_reads_and_writes_what_it_says(link, shape):
     kind, seen = spying()
     flow = carry(shape, kind=kind)
-    out, _ = link.update(flow, link.init(carry(shape).param), context())
+    out, _ = apply(link, flow, link.init(carry(shape).param), context())
     assert seen == link.reads
     changed = {slot for i, slot in enumerate(SLOTS) if tuple.__getitem__(out, i) is not tuple.__getitem__(flow, i)}
     assert changed == link.writes
@@ -99,7 +107,7 @@ def test_zero_gradients_stay_finite(link, shape):
     flow = flow._replace(grad=flow.grad * 0, update=flow.update * 0, second_moment=flow.second_moment * 0)
     state = link.init(flow.param)
     for step in (1, 2, 3):
-        out, state = link.update(flow, state, context(step))
+        out, state = apply(link, flow, state, context(step))
         assert out.update.isfinite().all() and out.second_moment.isfinite().all()
 
 
@@ -108,10 +116,10 @@ def test_a_stack_under_vmap_equals_one_by_one(link):
     flows = [carry((5, 6), seed=seed) for seed in range(3)]
     states = [state_of(link, flow)[0] for flow in flows]
     ctx = context(3)
-    one_by_one = [link.update(flow, state, ctx) for flow, state in zip(flows, states, strict=True)]
+    one_by_one = [apply(link, flow, state, ctx) for flow, state in zip(flows, states, strict=True)]
     stack = [type(flows[0])(*map(torch.stack, zip(*flows, strict=True)))]
     stack.append(link.State(*map(torch.stack, zip(*states, strict=True))))
-    out = torch.func.vmap(lambda flow, state: link.update(flow, state, ctx))(*stack)
+    out = torch.func.vmap(lambda flow, state: apply(link, flow, state, ctx))(*stack)
     for i, single in enumerate(one_by_one):
         for whole, part in zip((*out[0], *out[1]), (*single[0], *single[1]), strict=True):
             torch.testing.assert_close(whole[i], part, rtol=1e-12, atol=1e-14)
@@ -126,7 +134,7 @@ def test_numbers_and_tensors_for_hyperparameters_are_the_same(link):
             changes[field.name] = tuple(map(f64, value)) if isinstance(value, tuple) else f64(value)
     flow = carry((5, 6))
     state, ctx = state_of(link, flow)
-    plain, tensors = link.update(flow, state, ctx), replace(link, **changes).update(flow, state, ctx)
+    plain, tensors = apply(link, flow, state, ctx), apply(replace(link, **changes), flow, state, ctx)
     for a, b in zip((*plain[0], *plain[1]), (*tensors[0], *tensors[1]), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-15)
 
@@ -134,14 +142,14 @@ def test_numbers_and_tensors_for_hyperparameters_are_the_same(link):
 @ROWS
 def test_it_runs_on_the_meta_device(link):
     flow = Carry(*(x.to("meta") for x in carry((5, 6))))
-    out, _ = link.update(flow, link.init(flow.param), context())
+    out, _ = apply(link, flow, link.init(flow.param), context())
     assert out.update.shape == (5, 6)
 
 
 @pytest.mark.parametrize("link", [row[0] for row in TRANSFORMS.values() if row[0].off], ids=lambda link: link.label)
 def test_off_is_off(link):
     flow = carry((5, 6))
-    out, _ = replace(link, **link.off).update(flow, link.init(flow.param), context())
+    out, _ = apply(replace(link, **link.off), flow, link.init(flow.param), context())
     assert all(torch.equal(a, b) for a, b in zip(flow, out, strict=True))
 
 

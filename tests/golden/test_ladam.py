@@ -1,8 +1,8 @@
 """Every trajectory of the published LAdam family, replayed through presets."""
 
 import pytest
-import torch
 from golden.load import cases
+from golden.replay import largest_difference
 
 from gradchain import presets
 
@@ -14,18 +14,6 @@ def build(case, published):
     """The chain that replays a case: its own arguments, the decay style of its release."""
     decay = "coupled" if "0.2.0" in case.info["version"] else "decoupled"
     return PRESET[case.info["class"]](**case.kwargs, decay=decay, published=published)
-
-
-def largest_difference(chain, case):
-    worst = 0.0
-    for key, start in case.initial().items():
-        param = torch.nn.Parameter(torch.tensor(start))
-        optimizer = chain.optimizer([param])
-        for t in range(case.steps):
-            param.grad = torch.tensor(case.gradient(t)[key])
-            optimizer.step()
-            worst = max(worst, (param.detach() - torch.tensor(case.expected[key][t])).abs().max().item())
-    return worst
 
 
 def test_there_are_cases_of_both_releases():

@@ -2,19 +2,28 @@
 
 from gradchain.chains.presets.classic import adafactor, adagrad, adam, adamw, amsgrad, lion, nadam, rmsprop, sgd
 from gradchain.chains.presets.ladam import ladagrad, ladam, lrmsprop
+from gradchain.chains.presets.papers import adam_spd, adatam, adopt, c_adamw, grams
+from gradchain.chains.presets.relativistic import relativistic_adam, relativistic_adamw
 from gradchain.chains.presets.suggest import suggest_c2
 
 __all__ = [
     "adafactor",
     "adagrad",
     "adam",
+    "adam_spd",
     "adamw",
+    "adatam",
+    "adopt",
     "amsgrad",
+    "c_adamw",
+    "grams",
     "ladagrad",
     "ladam",
     "lion",
     "lrmsprop",
     "nadam",
+    "relativistic_adam",
+    "relativistic_adamw",
     "rmsprop",
     "sgd",
     "suggest_c2",

@@ -1,0 +1,37 @@
+"""Cautious masking: only the elements of the update that agree in sign with the gradient are kept, and they are enlarged.
+
+    mask = [update grad > 0];   update <- update mask / max(mean(mask), floor)
+
+Reads    update, grad.   Writes  update.   State  none.   Cost  2 reads, 1 write, 1 mean a parameter.
+Shapes   any; empty passes through.   Units  those of update (a rescaling).
+Place    after the direction is formed, before WeightDecay and LearningRate; caps on the update come after it.
+Fields   floor: smallest mean of the mask, in (0, 1]; the update is enlarged 1 / floor times at most.
+Raises   ChainError if floor is outside (0, 1].
+Source   Liang et al., Cautious Optimizers, arXiv 2411.16085, algorithm 1, with the scale of the authors' later code.
+Differs  the paper's scale n / (sum(mask) + 1) halves the update of a one-element tensor and is capped by n alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from typing_extensions import override
+
+from gradchain.types import Carry, Context, NoState, Transform
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Cautious(Transform):
+    """Mask of the elements that agree with the gradient, rescaled."""
+
+    reads = frozenset({"update", "grad"})
+    traits = frozenset({"aligns"})
+
+    floor: Annotated[float, "(0, 1]"] = 1e-3
+
+    @override
+    def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
+        u = carry.update
+        mask = (u * carry.grad > 0).to(u.dtype)
+        return carry._replace(update=u * mask / ctx.layout.mean(mask).clamp(min=self.floor)), state

@@ -1,0 +1,54 @@
+"""Selective projection decay: a step that moves away from the anchor against the gradient is drawn back towards it.
+
+    n = w - update;   c = -<grad, w - a>
+    r = clip((|n - a| - |w - a|) / |n - a|, 0, 1);   n <- n - l r (n - a) where c < 0;   update <- w - n
+
+Reads    update, grad, param.   Writes  update.
+State    anchor (a): the parameter before the first step.   Cost  6 reads, 2 writes, 3 sums.
+Shapes   any; 0-d and empty pass through.   Units  those of the parameter; l is a pure number, not scaled by the learning rate.
+Place    last, on the proposed step; it replaces weight decay.
+Fields   spd_lambda (l): 1 projects back onto the former distance, >= 0.
+Raises   ChainError if spd_lambda is negative.
+Source   Tian et al., Rethinking Weight Decay for Robust Fine-Tuning, arXiv 2411.01713,
+         algorithm 1, with the authors' code AdamSPD.
+Differs  there the anchor may be 0 (for LoRA); that is a matter of the start, here always the parameter's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from gradchain.types import Carry, Context, Transform
+
+
+class SPDState(NamedTuple):
+    anchor: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SPD(Transform[SPDState]):
+    """Projection towards the start, where the step leaves it against the gradient."""
+
+    State = SPDState
+    reads = frozenset({"update", "grad", "param"})
+    off = {"spd_lambda": 0.0}
+
+    spd_lambda: Annotated[float, "[0, inf)"] = 0.5
+
+    @override
+    def init(self, param: Tensor) -> SPDState:
+        return SPDState(param.clone())
+
+    @override
+    def update(self, carry: Carry, state: SPDState, ctx: Context) -> tuple[Carry, SPDState]:
+        u, away, layout = carry.update, carry.param - state.anchor, ctx.layout
+        proposed = away - u
+        distance, before = layout.norm(proposed), layout.norm(away)
+        r = ((distance - before) / torch.where(distance > 0, distance, 1)).clamp(0, 1)
+        fires = layout.dot(carry.grad, away) > 0
+        return carry._replace(update=u + self.spd_lambda * torch.where(fires, r, 0) * proposed), state
