@@ -100,8 +100,8 @@ def _share(jobs: Sequence[Job], position: int) -> Sequence[Any]:
     measured: list[Tensor] = []
     for job in jobs:
         link = job.links[position]
-        measured.append(cast(SharedTransform[Any], link.transform).measure(job.carry, job.state_of(link), job.context()))
-    first = cast(SharedTransform[Any], jobs[0].links[position].transform)
+        measured.append(cast("SharedTransform[Any]", link.transform).measure(job.carry, job.state_of(link), job.context()))
+    first = cast("SharedTransform[Any]", jobs[0].links[position].transform)
     return first.share(measured, [job.info for job in jobs])
 
 

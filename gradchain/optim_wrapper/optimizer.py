@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -51,7 +51,7 @@ class ChainOptimizer(Optimizer):
         if followed := tuple(key for key in self._schedules if key not in param_group):
             group.update(scheduled=followed, scheduled_step=0)
         for key, value in self.defaults.items():  # each group its own tensor: schedulers write into it
-            group.setdefault(key, value.clone() if isinstance(value, Tensor) else value)
+            group.setdefault(key, _own(value))
         super().add_param_group(group)
         _drop_repeated(self.param_groups[-1])
 
@@ -82,6 +82,9 @@ class ChainOptimizer(Optimizer):
         starts afresh, and a ChainWarning says so; ``strict=True`` raises ChainError instead, as does state of the wrong
         shape. Nothing has changed when it raises.
         """
+        if not isinstance(state_dict, Mapping):
+            found = type(state_dict).__name__
+            raise ChainError(f"this is no optimizer state: it is of type {found}. Pass what state_dict() returned.")
         outcome: list[tuple[LoadReport, dict[Tensor, dict[str, Tensor]]]] = []
         live = dict(self.state)
 
@@ -114,7 +117,7 @@ class ChainOptimizer(Optimizer):
         self._prepare()
         for group in self.param_groups:
             for key in self.binder.keys:
-                group.setdefault(key, self.defaults[key])
+                group.setdefault(key, _own(self.defaults[key]))
 
     def _prepare(self) -> None:
         self.binder = Binder(self.chain)
@@ -170,6 +173,10 @@ class ChainOptimizer(Optimizer):
 
 def _name(group: dict[str, Any], g: int, i: int) -> str:
     return group["param_names"][i] if "param_names" in group else f"{g}.{i}"
+
+
+def _own(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _drop_repeated(group: dict[str, Any]) -> None:
