@@ -47,6 +47,9 @@ def _numbered(optimizer: ChainOptimizer, saved: Mapping[str, Any]) -> list[tuple
 
 def _fit(name: str, key: str, saved: Any, wanted: Tensor) -> Tensor:
     """A saved tensor in the shape of the live one."""
+    if not isinstance(saved, Tensor | int | float):
+        found = type(saved).__name__
+        raise ChainError(f"saved state {key!r} of parameter {name!r} is of type {found}, not a tensor. Load a checkpoint.")
     value = torch.as_tensor(saved).detach()
     value = elements(value) if value.is_complex() else value
     if value.numel() != wanted.numel() or (value.dim() > 1 and value.shape != wanted.shape):
@@ -75,7 +78,7 @@ def plan(
         if not old:
             continue
         name = optimizer.name_of(param)
-        new = {"step": host_step(old.pop("step", 0.0))}
+        new = {"step": host_step(_fit(name, "step", old.pop("step", 0.0), host_step()))}
         for link in optimizer.binder.bind(group):
             initial = fresh_state(link, working(param))
             if initial.keys() <= old.keys():

@@ -1,0 +1,85 @@
+"""The whole step as one graph."""
+
+import pytest
+import torch
+from table import PRESETS
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from training import param, steps
+
+from gradchain import presets
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def parameters(dtype=torch.float64):
+    return [param(4, 6, dtype=dtype), param(5, seed=1, dtype=dtype), param(3, 2, 2, seed=2, dtype=dtype), param(dtype=dtype)]
+
+
+def pair(recipe, backend):
+    """The same optimizer twice, the second with its step compiled, and the counter of graphs."""
+    eager, compiled = recipe.optimizer(parameters()), recipe.optimizer(parameters())
+    counter = CompileCounterWithBackend(backend)
+    compiled.step = torch.compile(compiled.step, fullgraph=True, backend=counter)
+    return eager, compiled, counter
+
+
+def agree(eager, compiled):
+    ours, theirs = (o.param_groups[0]["params"] for o in (compiled, eager))
+    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
+    for a, b in zip(ours, theirs, strict=True):
+        assert compiled.state[a].keys() == eager.state[b].keys() and compiled.state[a]["step"] == eager.state[b]["step"]
+
+
+@pytest.mark.parametrize("recipe", list(PRESETS.values()), ids=PRESETS)
+def test_every_preset_s_step_is_one_graph_and_gives_the_eager_numbers(recipe):
+    eager, compiled, counter = pair(recipe, "eager")
+    for optimizer in (eager, compiled):
+        steps(optimizer, 4)
+    agree(eager, compiled)
+    assert counter.frame_count <= 2  # the first makes the state
+
+
+@pytest.mark.parametrize("recipe", [presets.adamw(), presets.ladam(c2=0.1)], ids=["adamw", "ladam"])
+def test_it_survives_functionalization(recipe):
+    eager, compiled, _ = pair(recipe, "aot_eager")
+    for optimizer in (eager, compiled):
+        steps(optimizer, 3)
+    agree(eager, compiled)
+
+
+@pytest.mark.parametrize(("kind", "more"), [(float, 1), (torch.tensor, 0)], ids=["float", "tensor"])
+def test_a_learning_rate_that_changes_every_step_hardly_compiles_again(kind, more):
+    eager, compiled, counter = pair(presets.adamw(), "eager")
+    for optimizer in (eager, compiled):
+        optimizer.param_groups[0]["lr"] = kind(0.1)
+        steps(optimizer, 2)
+    steady = counter.frame_count
+    for i in range(2, 8):
+        for optimizer in (eager, compiled):
+            group = optimizer.param_groups[0]
+            if kind is float:
+                group["lr"] = 0.1 / i
+            else:
+                group["lr"].fill_(0.1 / i)
+            steps(optimizer, start=i)
+    assert counter.frame_count <= steady + more
+    agree(eager, compiled)
+
+
+def test_parameters_that_live_in_groups_of_their_own_compile_together():
+    eager, compiled = (
+        presets.adam().optimizer([{"params": [p], "lr": 0.1 * (i + 1)} for i, p in enumerate(parameters())]) for _ in "ab"
+    )
+    compiled.step = torch.compile(compiled.step, fullgraph=True, backend="eager")
+    for optimizer in (eager, compiled):
+        steps(optimizer, 3)
+    mine, theirs = (nn.ParameterList(g["params"][0] for g in o.param_groups) for o in (compiled, eager))
+    torch.testing.assert_close(list(mine), list(theirs), rtol=1e-11, atol=1e-12)

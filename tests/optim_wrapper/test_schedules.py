@@ -1,0 +1,89 @@
+"""Hyperparameters that change: torch's schedulers, tensors, functions of the step."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn, optim
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
+from training import param, steps
+
+from gradchain import presets
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (presets.adam(lr=0.1), lambda p: optim.Adam(p, lr=0.1)),
+        (presets.sgd(lr=0.1, momentum=0.9), lambda p: optim.SGD(p, lr=0.1, momentum=0.9)),
+    ],
+    ids=["adam", "sgd"],
+)
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda o: StepLR(o, 3, gamma=0.5),
+        lambda o: OneCycleLR(o, max_lr=0.2, total_steps=12, cycle_momentum=True),
+        lambda o: ReduceLROnPlateau(o, patience=1, factor=0.5),
+    ],
+    ids=["step", "one cycle", "plateau"],
+)
+def test_schedulers_of_torch_work_as_on_torch_optimizers(ours, theirs, schedule):
+    results = []
+    for make in (ours.optimizer, theirs):
+        p = param(4, 3, dtype=torch.float64)
+        optimizer = make([p])
+        scheduler = schedule(optimizer)
+        for i in range(10):
+            p.grad = torch.sin(p.detach() + i)
+            optimizer.step()
+            scheduler.step(*([1.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
+        results.append((p.detach(), {k: v for k, v in optimizer.param_groups[0].items() if k in ("lr", "betas", "momentum")}))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-12)
+
+
+def test_one_cycle_without_momentum_says_so():
+    with pytest.raises(ValueError, match="momentum"):
+        OneCycleLR(presets.sgd().optimizer([param(1)]), max_lr=0.2, total_steps=12)
+
+
+def test_groups_do_not_share_a_tensor_learning_rate():
+    given = torch.tensor(0.1)
+    optimizer = presets.sgd().optimizer([{"params": [param(2)]}, {"params": [param(2)]}], lr=given)
+    scheduler = LambdaLR(optimizer, [lambda epoch: 1.0 / (1 + epoch), lambda epoch: 1.0])
+    steps(optimizer)
+    scheduler.step()
+    assert [float(group["lr"]) for group in optimizer.param_groups] == pytest.approx([0.05, 0.1])
+    assert given == torch.tensor(0.1)
+
+
+def test_a_schedule_stands_in_the_group_as_its_current_value():
+    a, b = param(3), param(3)
+    optimizer = presets.adam(lr=lambda step: 1.0 / step).optimizer([{"params": [a]}, {"params": [b], "lr": 0.25}])
+    seen = []
+    for i in range(4):
+        steps(optimizer, start=i)
+        seen.append(tuple(group["lr"] for group in optimizer.param_groups))
+    assert seen == [(1.0, 0.25), (0.5, 0.25), (1 / 3, 0.25), (0.25, 0.25)]
+
+
+def test_a_schedule_goes_on_after_saving_and_loading():
+    def lr(step):
+        return 1.0 / step
+
+    straight, first = param(3), param(3)
+    steps(presets.adam(lr=lr).optimizer([straight]), 6)
+    optimizer = presets.adam(lr=lr).optimizer([first])
+    steps(optimizer, 3)
+    second = nn.Parameter(first.detach().clone())
+    resumed = presets.adam(lr=lr).optimizer([second])
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    steps(resumed, 3, start=3)
+    assert torch.equal(second, straight) and resumed.param_groups[0]["lr"] == 1 / 6
+
+
+def test_any_hyperparameter_may_be_a_schedule():
+    p, alone = param(5, 5), param(5, 5)
+    steps(presets.ladam(lr=0.1, c2=lambda step: 0.1).optimizer([p]), 3)
+    steps(presets.ladam(lr=0.1, c2=0.1).optimizer([alone]), 3)
+    assert torch.equal(p, alone)
