@@ -95,6 +95,16 @@ def plan(
     return report, states
 
 
+def with_schedules(optimizer: ChainOptimizer, saved: Mapping[str, Any]) -> list[Any]:
+    """The saved groups; one saved without the schedules that rule the live group goes on with them from its step count."""
+    groups = list(saved["param_groups"])
+    for i, (live, old) in enumerate(zip(optimizer.param_groups, groups, strict=False)):
+        if "scheduled" in live and "scheduled" not in old:
+            steps = [int(saved["state"].get(number, {}).get("step", 0)) for number in old["params"]]
+            groups[i] = {**old, "scheduled": live["scheduled"], "scheduled_step": max(steps, default=0)}
+    return groups
+
+
 def settle(live: Mapping[str, Tensor], new: Mapping[str, Tensor], param: Tensor) -> dict[str, Tensor]:
     """The state to go on with: copied into the live tensors where they fit, never the saved tensors themselves."""
     settled: dict[str, Tensor] = {}

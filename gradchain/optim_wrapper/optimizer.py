@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from gradchain.chains.chain import Chain
 from gradchain.chains.chain import override as with_values
-from gradchain.optim_wrapper.checkpoint import LoadReport, fresh_state, host_step, plan, settle
+from gradchain.optim_wrapper.checkpoint import LoadReport, fresh_state, host_step, plan, settle, with_schedules
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, working
 from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, check, defaults, scalar, schedules
 from gradchain.transforms import LearningRate
@@ -78,9 +78,10 @@ class ChainOptimizer(Optimizer):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = False) -> None:
-        """Load by link name, keeping each state's dtype. What the chain has no link for is dropped, what was not saved
-        starts afresh, and a ChainWarning says so; ``strict=True`` raises ChainError instead, as does state of the wrong
-        shape. Nothing has changed when it raises.
+        """Load by link name, keeping each state's dtype; values are copied into the live state where there is one.
+
+        What the chain has no link for is dropped, what was not saved starts afresh, and a ChainWarning says so;
+        ``strict=True`` raises ChainError instead, as does state of the wrong shape. Nothing has changed when it raises.
         """
         if not isinstance(state_dict, Mapping):
             found = type(state_dict).__name__
@@ -90,7 +91,8 @@ class ChainOptimizer(Optimizer):
 
         def capture(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
             outcome.append(plan(self, saved, strict))
-            return {**saved, "state": {}}  # torch would cast every state to its parameter's dtype
+            groups = with_schedules(self, saved)
+            return {**saved, "state": {}, "param_groups": groups}  # torch would cast every state to its parameter's dtype
 
         def fill(_: Optimizer) -> None:
             self.state.update({p: settle(live.get(p, {}), new, p) for p, new in outcome[0][1].items()})

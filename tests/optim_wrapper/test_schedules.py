@@ -87,3 +87,16 @@ def test_any_hyperparameter_may_be_a_schedule():
     steps(presets.ladam(lr=0.1, c2=lambda step: 0.1).optimizer([p]), 3)
     steps(presets.ladam(lr=0.1, c2=0.1).optimizer([alone]), 3)
     assert torch.equal(p, alone)
+
+
+def test_a_schedule_takes_over_where_a_run_without_one_was_saved():
+    plain, scheduled = param(2), param(2)
+    first = presets.sgd(lr=0.5).optimizer([plain])
+    for _ in range(3):
+        plain.grad = torch.ones_like(plain)
+        first.step()
+    second = presets.sgd(lr=lambda n: 1.0 / n).optimizer([scheduled])
+    second.load_state_dict(first.state_dict())
+    scheduled.grad = torch.ones_like(scheduled)
+    second.step()
+    assert second.param_groups[0]["lr"] == 0.25

@@ -1,0 +1,89 @@
+"""The relativistic speed limit."""
+
+import pytest
+import torch
+from torch import nn
+
+from gradchain import chain
+from gradchain.optim_wrapper.layouts import WHOLE
+from gradchain.transforms import ComponentSpeedLimit, GlobalSpeedLimit, LearningRate, SpeedLimit
+from gradchain.types import Carry, Context
+
+SOUND = pytest.mark.parametrize("profile", ["lorentz", "tanh", "hard"])
+
+
+def limited(u, kind=SpeedLimit, step=1.0, **settings):
+    link = kind(**settings)
+    one = torch.tensor(1.0, dtype=torch.float64)
+    ctx = Context(step=one * step, lr=one, shared=None, layout=WHOLE)
+    return link.update(Carry(grad=u, param=u, update=u), link.init(u), ctx)[0].update
+
+
+def speeds(profile, *r):
+    return torch.stack([limited(torch.tensor([x], dtype=torch.float64), speed_limit=1.0, speed_profile=profile) for x in r])[
+        :, 0
+    ]
+
+
+def test_a_three_four_five_triangle():
+    u = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    torch.testing.assert_close(limited(u, speed_limit=5.0), u / 2**0.5)
+    torch.testing.assert_close(limited(u, speed_limit=1.0, speed_profile="hard"), u / 5)
+
+
+@pytest.mark.parametrize("kind", [SpeedLimit, ComponentSpeedLimit])
+@pytest.mark.parametrize("profile", ["lorentz", "tanh", "hard", "published"])
+def test_the_limit_holds_and_the_direction_is_kept(kind, profile):
+    for scale in (1e-9, 1e-2, 1.0, 1e6):
+        u = scale * torch.randn(50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        out = limited(u, kind, speed_limit=0.3, speed_profile=profile)
+        size = out.norm() if kind is SpeedLimit else out.abs().max()
+        assert size <= 0.3 * (1 + 1e-12)
+        assert (out * u >= 0).all()
+        if kind is SpeedLimit:
+            torch.testing.assert_close(out / out.norm(), u / u.norm())
+
+
+@SOUND
+def test_sound_profiles_rise_and_start_as_the_identity(profile):
+    r = torch.linspace(0, 4, 200).tolist()
+    s = speeds(profile, *r)
+    assert (s.diff() >= -1e-15).all() and s[0] == 0
+    assert speeds(profile, 1e-4)[0] == pytest.approx(1e-4, rel=1e-7)
+
+
+def test_the_published_profile_nearly_stops_just_below_the_limit_and_jumps_at_it():
+    s = speeds("published", 0.5, 0.5**0.5, 0.9999, 1.0, 3.0)
+    assert s.tolist() == pytest.approx([0.4330127, 0.5, 0.0141407, 0.7615942, 0.9950548], abs=1e-6)
+
+
+def test_two_lorentz_limits_are_one():
+    u = torch.tensor([0.3, -0.4, 1.2], dtype=torch.float64)
+    both = limited(limited(u, speed_limit=0.5), speed_limit=0.8)
+    torch.testing.assert_close(both, limited(u, speed_limit=(1 / 0.5**2 + 1 / 0.8**2) ** -0.5))
+
+
+def test_the_limit_warms_up():
+    u = torch.tensor([100.0], dtype=torch.float64)
+    sizes = [
+        limited(u, step=t, speed_limit=1.0, speed_profile="hard", speed_warmup_steps=4).item() for t in (1.0, 2.0, 4.0, 9.0)
+    ]
+    assert sizes == pytest.approx([0.25, 0.5, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_step_of_non_finite_length_is_not_taken(bad):
+    u = torch.tensor([1.0, bad], dtype=torch.float64)
+    assert limited(u).tolist() == [0.0, 0.0]
+    by_element = limited(u, ComponentSpeedLimit)
+    assert by_element[0] > 0 and by_element[1] == 0
+
+
+def test_the_global_limit_is_on_the_whole_model_s_step():
+    params = [nn.Parameter(torch.zeros(3, dtype=torch.float64)), nn.Parameter(torch.zeros(2, 2))]
+    optimizer = chain(LearningRate(lr=1.0), GlobalSpeedLimit(speed_limit=0.5, speed_profile="hard")).optimizer(params)
+    for p in params:
+        p.grad = torch.full_like(p, 3.0)
+    optimizer.step()
+    assert sum(p.detach().square().sum().item() for p in params) ** 0.5 == pytest.approx(0.5, rel=1e-6)
+    assert params[0][0].item() == pytest.approx(params[1][0, 0].item(), rel=1e-6)
