@@ -97,7 +97,7 @@ def test_each_link_smooths_its_slot():
 def test_small_parameters_are_left_alone_and_so_are_weights_at_rate_zero():
     x = field(3, 5)
     for kind in (Laplacian, UpdateLaplacian, WeightDiffusion):
-        out, _ = kind(c2=0.1, min_spatial_size=16).update(flow(x), kind().init(x), context())
-        assert out == flow(x) or all(torch.equal(a, b) for a, b in zip(out[:4], flow(x)[:4], strict=True))
+        link, given = kind(c2=0.1, min_spatial_size=16), flow(x)
+        assert link.update(given, link.init(x), context())[0] is given
     link = WeightDiffusion(c2=0.1, min_spatial_size=1)
     assert torch.equal(link.update(flow(x), link.init(x), context(lr=0.0))[0].update, x)
