@@ -101,3 +101,15 @@ def test_gradients_are_never_written():
     p.grad = torch.ones(4, 5)
     optimizer.step()
     assert torch.equal(p.grad, torch.ones(4, 5))
+
+
+def test_parameters_on_different_devices_share_an_optimizer():
+    here, there = param(3, 4), nn.Parameter(torch.empty(3, 4, device="meta"))
+    alone = nn.Parameter(here.detach().clone())
+    for group in ([here, there], [alone]):
+        optimizer = presets.ladam(c2=0.1, min_spatial_size=1).optimizer(group)
+        for p in group:
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        assert all(optimizer.state[p]["moments/first"].device == p.device for p in group)
+    assert torch.equal(here, alone)
