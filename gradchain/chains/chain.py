@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from gradchain.chains.describe import describe
@@ -170,8 +170,6 @@ def _check_slots(links: Sequence[Transform[Any]]) -> None:
 
 def override(chain: Chain, values: Mapping[str, Any]) -> Chain:
     """The chain with hyperparameters exchanged by key, checked; ChainError names the keys there are."""
-    from dataclasses import replace
-
     keys = chain.hyperparameters
     if unknown := [key for key in values if key not in keys]:
         raise ChainError(f"this chain has no hyperparameter {unknown[0]!r}; it has: {', '.join(keys)}. Use one of these.")

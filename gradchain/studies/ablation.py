@@ -49,7 +49,7 @@ class Study:
 
 
 def train(chain: Chain, task: Task, seed: int, steps: int, removed: str = FULL) -> Run:
-    """One run; it ends early where the loss is no longer finite."""
+    """One run; it ends early where a point of its learning curve is no longer finite."""
     problem = task.make(seed)
     optimizer = chain.optimizer(problem.named_parameters())
     curve = [(0, problem.metric())]

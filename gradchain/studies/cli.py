@@ -70,14 +70,14 @@ def _ablate(options: argparse.Namespace) -> None:
     if steps is None:
         raise ChainError(f"the task {task.name!r} has no published length. Leave --published out or give --steps.")
     out = Path(options.out or f"ablation-{options.preset}-{task.name}")
+    bar, *_ = [needs(module) for module in ("tqdm", "scipy.stats", "matplotlib.figure")]  # before the work, not after it
     out.mkdir(parents=True, exist_ok=True)
-    bar = needs("tqdm").tqdm
     study = ablate(
-        chain, task, range(options.seeds), steps, options.preset, lambda runs: bar(runs, unit="run", desc=options.preset)
+        chain, task, range(options.seeds), steps, options.preset, lambda runs: bar.tqdm(runs, unit="run", desc=options.preset)
     )
+    write_runs(study, out / "runs.jsonl")
     print(table(study))
     draw_curves(study, out / "curves.png")
-    write_runs(study, out / "runs.jsonl")
     print(f"Curves: {out / 'curves.png'}, raw numbers: {out / 'runs.jsonl'}.")
 
 
@@ -102,18 +102,19 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="preset keyword")
     study.add_argument("--task", default="wave", help=f"one of {', '.join(TASKS)} (default: wave)")
     study.add_argument("--seeds", type=_count, default=3, help="number of seeds, from 0 (default: 3)")
-    study.add_argument("--steps", type=_count, help="steps of a run (default: the task's)")
-    study.add_argument("--published", action="store_true", help="as many steps as in the publication the task is from")
+    length = study.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=_count, help="steps of a run (default: the task's)")
+    length.add_argument("--published", action="store_true", help="as many steps as in the publication the task is from")
     study.add_argument("--out", help="folder for curves.png and runs.jsonl (default: ablation-<preset>-<task>)")
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 2 where it was not understood."""
+    """Run a command; the exit status is 2 where it was not understood, lacks a package or cannot write."""
     options = parser().parse_args(argv)
     try:
         options.run(options)
-    except (ChainError, ImportError) as error:
+    except (ChainError, ImportError, OSError) as error:
         print(f"gradchain: {error}", file=sys.stderr)
         return 2
     return 0

@@ -6,9 +6,11 @@ import json
 import math
 import statistics
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from gradchain.chains import Chain
 from gradchain.studies.ablation import FULL, Study
 from gradchain.studies.extras import needs
 from gradchain.studies.statistics import estimate, paired_difference
@@ -50,9 +52,15 @@ def table(study: Study) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     lines.append(f"{study.preset} on {study.task.name}: {study.steps} steps, seeds {', '.join(map(str, study.seeds))}.")
+    if any(run.diverged for run in study.runs):
+        lines.append("Means leave out the runs that diverged, differences the seeds in which either run did.")
     if study.skipped:
         lines.append("Not removed: " + ", ".join(f"{name} ({why})" for name, why in study.skipped.items()) + ".")
     return "\n".join(lines)
+
+
+def _hyperparameters(chain: Chain) -> dict[str, Any]:
+    return {key: getattr(link, field) for key, (link, field) in chain.hyperparameters.items()}
 
 
 def write_runs(study: Study, path: Path) -> None:
@@ -66,13 +74,14 @@ def write_runs(study: Study, path: Path) -> None:
                 "removed": run.removed or None,
                 "links": study.chains[run.removed].names,
                 "chain": repr(study.chains[run.removed]),
+                "hyperparameters": _hyperparameters(study.chains[run.removed]),
                 "seed": run.seed,
                 "steps": study.steps,
                 "metric": None if run.diverged else run.metric,  # JSON has no infinity
                 "curve": run.curve,
                 "torch": torch.__version__,
             }
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line, default=repr) + "\n")  # a schedule or a tensor as its repr
 
 
 def draw_curves(study: Study, path: Path) -> None:

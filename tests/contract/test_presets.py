@@ -1,5 +1,6 @@
 """What every preset promises as an optimizer."""
 
+import contextlib
 import copy
 import io
 import pickle
@@ -108,6 +109,49 @@ def test_inserting_or_removing_a_link_keeps_the_state_of_the_others(recipe):
                 if key in optimizer.state[p]:
                     assert torch.equal(value, optimizer.state[p][key])
             assert keys <= other.state[p].keys()
+
+
+@ROWS
+def test_a_link_put_in_later_starts_afresh_beside_the_state_of_the_others(recipe):
+    for gone, shorter in recipe.ablations().items():
+        params = parameters()
+        optimizer = shorter.optimizer(params)
+        advance(optimizer, params, 3)
+        longer = recipe.optimizer(params)
+        added = {link.label for link in recipe.links if link.State._fields and link.label not in shorter.names}
+        with pytest.warns(ChainWarning, match=f"fresh: .*{gone}") if gone in added else contextlib.nullcontext():
+            longer.load_state_dict(optimizer.state_dict())
+        for p in params:
+            old, new = optimizer.state[p], longer.state[p]
+            assert all(torch.equal(new[key], value) for key, value in old.items())
+            assert {key.partition("/")[0] for key in new.keys() - old.keys()} == added
+        assert all(p.isfinite().all() for p in advance(longer, params, 2, start=3))
+
+
+@ROWS
+def test_a_schedule_in_the_chain_is_the_learning_rate_set_by_hand(recipe):
+    scheduled, by_hand = parameters(), parameters()
+    advance(recipe.optimizer(scheduled, lr=lambda step: 0.1 / step), scheduled, 5)
+    optimizer = recipe.optimizer(by_hand)
+    for t in range(5):
+        optimizer.param_groups[0]["lr"] = 0.1 / (t + 1)
+        advance(optimizer, by_hand, 1, start=t)
+    assert same(scheduled, by_hand)
+
+
+@ROWS
+def test_a_scheduler_of_torch_works_on_it(recipe):
+    scheduled, by_hand = parameters(), parameters()
+    optimizer = recipe.optimizer(scheduled, lr=0.1)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    for t in range(4):
+        advance(optimizer, scheduled, 1, start=t)
+        scheduler.step()
+    other = recipe.optimizer(by_hand)
+    for t in range(4):
+        other.param_groups[0]["lr"] = 0.1 * 0.5**t
+        advance(other, by_hand, 1, start=t)
+    assert same(scheduled, by_hand)
 
 
 @ROWS

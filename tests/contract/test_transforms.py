@@ -112,8 +112,9 @@ def test_zero_gradients_stay_finite(link, shape):
 
 
 @ROWS
-def test_a_stack_under_vmap_equals_one_by_one(link):
-    flows = [carry((5, 6), seed=seed) for seed in range(3)]
+@pytest.mark.parametrize("shape", [(7,), (5, 6), (4, 3, 3, 3)], ids=str)
+def test_a_stack_under_vmap_equals_one_by_one(link, shape):
+    flows = [carry(shape, seed=seed) for seed in range(3)]
     states = [state_of(link, flow)[0] for flow in flows]
     ctx = context(3)
     one_by_one = [apply(link, flow, state, ctx) for flow, state in zip(flows, states, strict=True)]
@@ -140,10 +141,28 @@ def test_numbers_and_tensors_for_hyperparameters_are_the_same(link):
 
 
 @ROWS
-def test_it_runs_on_the_meta_device(link):
-    flow = Carry(*(x.to("meta") for x in carry((5, 6))))
-    out, _ = apply(link, flow, link.init(flow.param), context())
-    assert out.update.shape == (5, 6)
+@SHAPES
+def test_it_runs_on_the_meta_device(link, shape):
+    flow = Carry(*(x.to("meta") for x in carry(shape)))
+    state = link.init(flow.param)
+    out, new_state = apply(link, flow, state, context())
+    for given, new in zip((*flow, *state), (*out, *new_state), strict=True):
+        assert new.is_meta and (new.shape, new.dtype) == (given.shape, given.dtype)
+
+
+@ROWS
+def test_channels_last_tensors_give_the_numbers_of_contiguous_ones(link):
+    def strided(x):
+        return x.to(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+    flow = carry((4, 3, 3, 3))
+    state, ctx = state_of(link, flow)
+    plain = apply(link, flow, state, ctx)
+    other = apply(link, Carry(*map(strided, flow)), link.State(*map(strided, state)), ctx)
+    for a, b in zip((*plain[0], *plain[1]), (*other[0], *other[1]), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+    kept = link.init(strided(flow.param))
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in kept if x.shape == flow.param.shape)
 
 
 @pytest.mark.parametrize("link", [row[0] for row in TRANSFORMS.values() if row[0].off], ids=lambda link: link.label)
@@ -165,7 +184,7 @@ def test_the_source_keeps_the_rules(path):
     text = path.read_text()
     header, code = text.split('"""', 2)[1:]
     for word in ("Reads", "Writes", "State", "Cost", "Shapes", "Units", "Place", "Fields", "Raises", "Source", "Differs"):
-        assert re.search(rf"\b{word}\b", header), f"{path.name} says nothing of {word}"
+        assert re.search(rf"(^|   ){word} +\S", header, re.MULTILINE), f"{path.name} says nothing of {word}"
     for banned in (
         r"\.item\(",
         r"\bfloat\(",

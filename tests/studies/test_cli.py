@@ -1,6 +1,7 @@
 """The command line, from end to end."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -8,9 +9,9 @@ import pytest
 
 from gradchain import presets, transforms
 from gradchain.studies import TASKS
-from gradchain.studies.ablation import FULL, ablate, variants
+from gradchain.studies.ablation import FULL, Run, Study, ablate, variants
 from gradchain.studies.cli import main
-from gradchain.studies.report import table
+from gradchain.studies.report import table, write_runs
 
 
 def test_ablate_prints_the_table_and_writes_curves_and_runs(tmp_path, capsys):
@@ -21,6 +22,7 @@ def test_ablate_prints_the_table_and_writes_curves_and_runs(tmp_path, capsys):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
     assert len(runs) == 2 * 4
+    assert runs[0]["hyperparameters"]["c2"] == 1e-4 and runs[0]["hyperparameters"]["betas"] == [0.9, 0.999]
     assert {run["removed"] for run in runs} == {None, "moments", "laplacian", "normalize"}
     assert all(run["steps"] == 4 and run["curve"][-1] == [4, run["metric"]] for run in runs)
 
@@ -60,16 +62,58 @@ def test_python_m_gradchain_is_the_same_program():
     assert done.stdout.strip() == presets.adam().describe()
 
 
-def test_seeds_are_matched_and_a_full_chain_against_itself_has_no_difference():
+def test_seeds_are_matched_and_links_that_are_off_are_kept():
     chains, kept = variants(presets.adam())
     assert list(chains) == [FULL, "moments", "normalize"]
     assert kept == {"l2": "off: weight_decay=0", "learning_rate": "not removable"}
     study = ablate(presets.adam(lr=0.1), TASKS["quadratic"], range(3), steps=5)
     starts = {(run.removed, run.seed): run.curve[0] for run in study.runs}
     assert all(starts[removed, seed] == starts[FULL, seed] for removed, seed in starts)
+    assert len(set(starts.values())) == 3
 
 
-def test_a_run_that_diverges_is_counted_and_left_out_of_the_mean():
+def test_batches_are_matched_too():
+    still = presets.sgd(lr=0.0), presets.adam(lr=0.0)  # at lr = 0 the losses of a run are those of its batches
+    problems = [TASKS["digits"].make(7) for _ in still]
+    losses: list[list[float]] = [[], []]
+    for recipe, problem, seen in zip(still, problems, losses, strict=True):
+        optimizer = recipe.optimizer(problem.named_parameters())
+        for _ in range(3):
+            loss = problem.loss()
+            loss.backward()
+            optimizer.step()
+            seen.append(loss.item())
+    assert losses[0] == losses[1] and len(set(losses[0])) == 3
+
+
+def test_where_one_seed_diverges_the_rest_is_averaged_and_the_table_says_so(tmp_path):
+    recipe = presets.sgd(momentum=0.9)
+    ends = {FULL: (1.0, 5.0, 3.0), "momentum": (2.0, math.inf, 4.0)}
+    runs = tuple(Run(removed, seed, ends[removed][seed], ((0, 9.0),)) for removed in ends for seed in range(3))
+    study = Study("sgd", TASKS["quadratic"], 1, (0, 1, 2), variants(recipe)[0], {}, runs)
+    row = next(line for line in table(study).splitlines() if line.startswith("momentum"))
+    assert row.split()[1:] == ["3", "±", "1", "+1", "[1,", "1]", "1/3"]
+    assert "Means leave out the runs that diverged" in table(study)
+    write_runs(study, tmp_path / "runs.jsonl")
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    assert [line["metric"] for line in lines] == [1.0, 5.0, 3.0, 2.0, None, 4.0]
+
+
+def test_a_missing_package_is_said_before_the_training(capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.chdir(tmp_path)
+    assert main("ablate adam --task quadratic".split()) == 2
+    assert 'studies need matplotlib: pip install "gradchain[study]"' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_said_with_status_2(capsys, tmp_path):
+    (tmp_path / "taken").touch()
+    assert main(f"ablate adam --task quadratic --out {tmp_path / 'taken'}".split()) == 2
+    assert "taken" in capsys.readouterr().err
+
+
+def test_every_run_that_diverges_is_counted():
     study = ablate(presets.sgd(lr=1e3, momentum=0.9), TASKS["rosenbrock"], range(2), steps=20)
     assert all(run.diverged for run in study.runs)
     assert "2/2" in table(study)

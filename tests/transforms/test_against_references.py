@@ -63,6 +63,9 @@ def test_every_transform_has_a_reference():
     assert {type(link).__name__ for link, _ in RULES} == set(t.__all__)
 
 
+NAMES = [f"{link.label}-{rule.__name__}-{i}" for i, (link, rule) in enumerate(RULES)]
+
+
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
 @pytest.mark.parametrize("shape", [(4, 5), (7,), (6,), (3, 2, 2, 2), (2, 9)], ids=str)
 @pytest.mark.parametrize(
