@@ -86,7 +86,7 @@ PRESETS = {
     "adatam": presets.adatam(),
     "adam_spd": presets.adam_spd(),
     "ladagrad": presets.ladagrad(c2=0.1),
-    "ladagrad_published": presets.ladagrad(c2=0.6, decay="coupled", weight_decay=0.01, published=True),
+    "ladagrad_published": presets.ladagrad(c2=0.3, decay="coupled", weight_decay=0.01, published=True),
     "lrmsprop": presets.lrmsprop(c2=0.1, momentum=0.9),
-    "lrmsprop_published": presets.lrmsprop(c2=0.6, stencil="5point", published=True),
+    "lrmsprop_published": presets.lrmsprop(c2=0.25, stencil="5point", published=True),
 }
