@@ -80,12 +80,14 @@ def plan(
         name = optimizer.name_of(param)
         new = {"step": host_step(_fit(name, "step", old.pop("step", 0.0), host_step()))}
         for link in optimizer.binder.bind(group):
-            initial = fresh_state(link, working(param))
+            initial, since = fresh_state(link, working(param)), f"{link.label}/since"
             if initial.keys() <= old.keys():
                 new |= {key: _fit(name, key, old.pop(key), value) for key, value in initial.items()}
                 kept |= {link.label: None} if initial else {}
+                if since in old:
+                    new[since] = host_step(_fit(name, since, old.pop(since), host_step()))
             else:
-                new |= initial
+                new |= {**initial, since: new["step"].clone()}
                 fresh[link.label] = None
         dropped |= dict.fromkeys(key.partition("/")[0] for key in old)
         states[param] = new
@@ -113,5 +115,7 @@ def settle(live: Mapping[str, Tensor], new: Mapping[str, Tensor], param: Tensor)
         if old is not None and old.shape == value.shape and old.dtype == value.dtype:
             settled[key] = old.copy_(value)
         else:
-            settled[key] = value.clone() if key == "step" else value.detach().clone().to(param.device)
+            settled[key] = (
+                value.clone() if key.rpartition("/")[2] in ("step", "since") else value.detach().clone().to(param.device)
+            )
     return settled

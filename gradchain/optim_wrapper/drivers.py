@@ -53,15 +53,17 @@ class Job:
         self.step = self.state["step"] + 1
         self.fresh = {}
 
-    def context(self, shared: Any = None) -> Context:
-        return Context(step=self.step.to(torch.float64), lr=self.lr, shared=shared, layout=WHOLE)
+    def context(self, link: BoundLink, shared: Any = None) -> Context:
+        since = self.state.get(f"{link.label}/since")  # a link that joined a saved run counts its own steps
+        step = self.step if since is None else self.step - since
+        return Context(step=step.to(torch.float64), lr=self.lr, shared=shared, layout=WHOLE)
 
     def state_of(self, link: BoundLink) -> Any:
         return link.transform.State(*[self.state[key] for key in link.state_keys])
 
     def run(self, link: BoundLink, shared: Any = None) -> None:
         try:
-            self.carry, new = link.transform.update(self.carry, self.state_of(link), self.context(shared))
+            self.carry, new = link.transform.update(self.carry, self.state_of(link), self.context(link, shared))
         except Exception as error:
             shape, dtype = tuple(self.info.param.shape), self.info.param.dtype
             error.add_note(f"in link {link.label!r}, parameter {self.info.name!r} of shape {shape}, {dtype}")
@@ -100,7 +102,7 @@ def _share(jobs: Sequence[Job], position: int) -> Sequence[Any]:
     measured: list[Tensor] = []
     for job in jobs:
         link = job.links[position]
-        measured.append(cast("SharedTransform[Any]", link.transform).measure(job.carry, job.state_of(link), job.context()))
+        measured.append(cast("SharedTransform[Any]", link.transform).measure(job.carry, job.state_of(link), job.context(link)))
     first = cast("SharedTransform[Any]", jobs[0].links[position].transform)
     return first.share(measured, [job.info for job in jobs])
 

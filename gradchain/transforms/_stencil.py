@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from gradchain.types import Layout
@@ -22,11 +23,11 @@ def laplacian(a: Tensor, layout: Layout, stencil: str) -> Tensor:
     shape = layout.shape(a)
     if len(shape) < 2:
         if shape.numel() < 4:
-            return a * 0
+            return torch.zeros_like(a)
         p = layout.pad(a, 0)
         return p[:-2] - 2 * a + p[2:]
     if min(shape[0], shape[1:].numel()) < 3:
-        return a * 0
+        return torch.zeros_like(a)
     f = a.reshape(a.shape[0], -1)
     p = layout.pad(layout.pad(f, 1), 0)
     if stencil == "5point":

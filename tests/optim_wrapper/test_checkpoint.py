@@ -297,3 +297,22 @@ def test_state_dict_holds_only_what_weights_only_loading_takes():
     steps(optimizer)
     saved = from_file(optimizer)
     assert set(saved) == {"state", "param_groups"} and identical(saved, optimizer.state_dict())
+
+
+def test_a_link_that_joins_a_saved_run_counts_its_steps_from_there():
+    p = nn.Parameter(torch.zeros(32))
+    first = chain(t.FirstMoment(), t.LearningRate(lr=1e-3)).optimizer([p])
+    for _ in range(200):
+        p.grad = torch.ones_like(p)
+        first.step()
+    recipe = presets.adam(lr=1e-3)
+    second = recipe.optimizer([p])
+    with pytest.warns(ChainWarning, match="fresh: moments"):
+        second.load_state_dict(first.state_dict())
+    third = recipe.optimizer([p])
+    third.load_state_dict(copy.deepcopy(second.state_dict()))
+    for optimizer in (second, third):
+        before = p.detach().clone()
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+        torch.testing.assert_close(before - p.detach(), torch.full((32,), 1e-3), rtol=1e-3, atol=0)
