@@ -14,7 +14,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, cast
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -50,6 +50,14 @@ class Carry(NamedTuple):
     update: Tensor  # starts as grad; what is left at the end is SUBTRACTED from the parameter
     second_moment: Tensor = UNSET  # estimate of E[g^2]; written by a moments link, consumed by a normalizing one
     gate: Tensor = UNSET  # 0-d, starts at 1; 0 means "leave this parameter untouched this step"
+    processed: Tensor = UNSET  # the gradient as the links before Signal() left it; starts as grad
+    residual: Tensor = UNSET  # newest signal minus its momentum; written by a momentum link, consumed by a confidence one
+    scale: Tensor = UNSET  # 0-d or like the parameter, starts at 1: product of adaptive factors, applied by ApplyScale()
+
+    @property
+    def signal(self) -> Tensor:
+        """What directions are compared with: the processed gradient, or the gradient as delivered."""
+        return self.grad if self.processed is UNSET else self.processed
 
 
 class Layout(Protocol):
@@ -108,6 +116,7 @@ class Transform(ABC, Generic[S]):
     off: ClassVar[Mapping[str, float]] = {}  # field -> value at which the link does nothing
     removable: ClassVar[bool] = True  # False where leaving the link out makes no sense in an ablation
 
+    window: tuple[Annotated[int, "[1, inf)"], Annotated[int, "[1, inf)"] | None] = (1, None)  # see Phase()
     name: str = ""  # key of its state, and prefix of its hyperparameters where given; default: class name in snake case
 
     def __post_init__(self) -> None:
@@ -115,8 +124,21 @@ class Transform(ABC, Generic[S]):
             value = getattr(self, field.name)
             hint = field_hints(type(self))[field.name]
             object.__setattr__(self, field.name, checked(f"{self.label!r}", field.name, value, hint))
+        start, stop = self.window
+        if stop is not None and stop <= start:
+            raise ChainError(f"{self.label!r}: a window ends after it starts; found {self.window!r}. Pass start < stop.")
         if "/" in self.name or "." in self.name:
             raise ChainError(f"{self.name!r} cannot name a link: '/' and '.' are kept for state keys. Use '_'.")
+
+    @classmethod
+    def hyperparameters(cls) -> tuple[str, ...]:
+        """Names of the fields that are the technique's own."""
+        return tuple(f.name for f in fields(cls) if f.name not in ("name", "window"))
+
+    @property
+    def refresh_schedule(self) -> tuple[int, int] | None:
+        """(first step, interval) of the steps at which ``refresh`` runs before ``update``; None for never."""
+        return None
 
     @property
     def label(self) -> str:
@@ -127,13 +149,23 @@ class Transform(ABC, Generic[S]):
         """The state before the first step, for a parameter (or local shard) of this shape and dtype."""
         return cast(S, NoState())
 
+    def refresh(self, carry: Carry, state: S, ctx: Context) -> S:
+        """The state with what is too dear to renew at every step made anew, pure; see ``refresh_schedule``."""
+        return state
+
+    def figures(self, state: S) -> Mapping[str, Tensor]:
+        """What ``optimizer.report()`` tells of this state: 0-d tensors by name."""
+        return {}
+
     @abstractmethod
     def update(self, carry: Carry, state: S, ctx: Context) -> tuple[Carry, S]:
         """One step for one parameter, pure."""
 
     def __repr__(self) -> str:
-        given = ((f.name, getattr(self, f.name)) for f in sorted(fields(self), key=lambda f: f.name == "name"))
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given if (k, v) != ('name', ''))})"
+        given = [(field, getattr(self, field)) for field in self.hyperparameters()]
+        given += [("name", self.name)] if self.name else []
+        given += [("window", self.window)] if self.window != (1, None) else []
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given)})"
 
 
 class SharedTransform(Transform[S]):
@@ -151,3 +183,7 @@ class SharedTransform(Transform[S]):
     @abstractmethod
     def share(self, measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> Sequence[Any]:
         """One value per parameter, in the order given."""
+
+    def findings(self, infos: Sequence[ParamInfo]) -> Mapping[str, Any]:
+        """What ``optimizer.report()`` tells of names and shapes, as plain data."""
+        return {}

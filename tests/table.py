@@ -1,5 +1,7 @@
 """One row per transform and per preset; the contract tests run over all of them."""
 
+from rows import merged
+
 from gradchain import chain, presets
 from gradchain import transforms as t
 
@@ -9,6 +11,9 @@ LR = t.LearningRate(lr=1e-2)
 TRANSFORMS = {
     "AMSGradMoments": (link := t.AMSGradMoments(), chain(link, t.Normalize(), LR)),
     "CenteredSecondMoment": (link := t.CenteredSecondMoment(), chain(link, t.Normalize(), LR)),
+    "ApplyScale": (link := t.ApplyScale(), chain(link, LR)),
+    "ClipScale": (link := t.ClipScale(scale_range=(0.5, 0.75)), chain(link, t.ApplyScale(), LR)),
+    "Signal": (link := t.Signal(), chain(t.AGR(), link, t.Moments(), t.Normalize(), t.Grams(), LR)),
     "ClipUpdateRMS": (link := t.ClipUpdateRMS(d=0.5), chain(link, LR)),
     "FactoredSecondMoment": (link := t.FactoredSecondMoment(), chain(link, t.Normalize(eps=0.0), LR)),
     "ADOPT": (link := t.ADOPT(), chain(link, LR)),
@@ -52,7 +57,7 @@ TRANSFORMS = {
     ),
     "WeightDecay": (link := t.WeightDecay(weight_decay=0.1), chain(link, LR)),
     "WeightDiffusion": (link := t.WeightDiffusion(c2=0.1, min_spatial_size=1), chain(LR, link)),
-}
+} | merged("TRANSFORMS")
 
 PRESETS = {
     "sgd": presets.sgd(),
@@ -89,4 +94,4 @@ PRESETS = {
     "ladagrad_published": presets.ladagrad(c2=0.3, decay="coupled", weight_decay=0.01, published=True),
     "lrmsprop": presets.lrmsprop(c2=0.1, momentum=0.9),
     "lrmsprop_published": presets.lrmsprop(c2=0.25, stencil="5point", published=True),
-}
+} | merged("PRESETS")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gradchain.chains.describe import describe
@@ -14,8 +14,9 @@ from gradchain.types import ChainError, ChainWarning, Transform
 if TYPE_CHECKING:
     from gradchain.optim_wrapper import ChainOptimizer
 
-GIVEN = frozenset({"grad", "param", "update", "gate"})  # slots of Carry that hold something before the first link
-SLOTS = GIVEN | {"second_moment"}
+GIVEN = frozenset({"grad", "param", "update", "gate", "processed", "scale"})  # slots that hold something at the start
+SLOTS = GIVEN | {"second_moment", "residual"}
+WRITERS = {"second_moment": "Moments() or SecondMoment()", "residual": "ResidualMomentum() or TorqueMomentum()"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,17 +43,15 @@ class Chain:
         """Key in ``param_groups`` -> (link, field)."""
         keys: dict[str, tuple[Transform[Any], str]] = {}
         for link in self.links:
-            for f in fields(link):
-                if f.name == "name":
-                    continue
-                key = f"{link.name}/{f.name}" if link.name else f.name
+            for field_name in link.hyperparameters():
+                key = f"{link.name}/{field_name}" if link.name else field_name
                 if key in keys:
                     raise ChainError(
                         f"{keys[key][0].label!r} and {link.label!r} both have a hyperparameter {key!r}, so a parameter group "
                         f"could not tell them apart. Name one of them, as in {type(link).__name__}(name='my_{link.label}'): "
-                        f"its key is then 'my_{link.label}/{f.name}'."
+                        f"its key is then 'my_{link.label}/{field_name}'."
                     )
-                keys[key] = (link, f.name)
+                keys[key] = (link, field_name)
         return keys
 
     def __getitem__(self, name: str) -> Transform[Any]:
@@ -147,7 +146,7 @@ def _first_orphan(links: Sequence[Transform[Any]]) -> Transform[Any] | None:
     for link in links:
         if not link.reads <= written:
             return link
-        written |= link.writes
+        written |= link.writes if link.window == (1, None) else set()
     return None
 
 
@@ -164,7 +163,7 @@ def _check_slots(links: Sequence[Transform[Any]]) -> None:
         slot = sorted(orphan.reads - GIVEN)[0]
         raise ChainError(
             f"{orphan.label!r} reads {slot}, but no link before it writes it; links before it: {', '.join(before) or 'none'}. "
-            "Put Moments() or SecondMoment() earlier."
+            f"Put {WRITERS[slot]} earlier."
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ def state_bytes(link: Transform[Any]) -> float:
 
 
 def _row(link: Transform[Any]) -> list[str]:
-    settings = ", ".join(f"{f.name}={getattr(link, f.name)!r}" for f in fields(link) if f.name != "name")
+    settings = ", ".join(f"{field}={getattr(link, field)!r}" for field in link.hyperparameters())
     slots = [", ".join(sorted(s)) or "-" for s in (link.reads, link.writes)]
     state = ", ".join(getattr(link.State, "_fields", ())) or "-"
     return [link.label, settings or "-", *slots, state, f"{state_bytes(link):.3g}"]

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.layouts import WHOLE
@@ -39,7 +40,7 @@ class Job:
     links: Sequence[BoundLink]
     lr: Tensor
     state: dict[str, Tensor]  # live, flat
-    gated: bool
+    written: frozenset[str]  # slots that some link of the chain writes
     step: Tensor = field(init=False)
     carry: Carry = field(init=False)
     fresh: dict[str, Tensor] = field(init=False)
@@ -48,8 +49,11 @@ class Job:
         param = self.info.param
         assert param.grad is not None
         grad = elements(param.grad.detach()).to(compute_dtype(param))
-        gate = torch.ones((), dtype=torch.float64, device=param.device) if self.gated else UNSET
-        self.carry = Carry(grad=grad, param=working(param), update=grad, gate=gate)
+        gate, scale = (
+            torch.ones((), dtype=torch.float64, device=param.device) if slot in self.written else UNSET
+            for slot in ("gate", "scale")
+        )
+        self.carry = Carry(grad=grad, param=working(param), update=grad, gate=gate, processed=grad, scale=scale)
         self.step = self.state["step"] + 1
         self.fresh = {}
 
@@ -61,9 +65,25 @@ class Job:
     def state_of(self, link: BoundLink) -> Any:
         return link.transform.State(*[self.state[key] for key in link.state_keys])
 
+    def active(self, link: BoundLink) -> bool | Tensor:
+        """Whether the link's window is open: a bool, known on the host; a tensor while a graph is traced."""
+        start, stop = link.transform.window
+        step = self.context(link).step
+        if (start, stop) == (1, None):
+            return True
+        return _known(step >= start if stop is None else (step >= start) & (step < stop))
+
     def run(self, link: BoundLink, shared: Any = None) -> None:
+        transform, ctx, carry, state = link.transform, self.context(link, shared), self.carry, self.state_of(link)
+
+        def outcome() -> tuple[Carry, Any]:
+            schedule, renewed = transform.refresh_schedule, state
+            if schedule is not None:
+                renewed = choose(due(schedule, ctx.step), lambda: transform.refresh(carry, state, ctx), state)
+            return transform.update(carry, renewed, ctx)
+
         try:
-            self.carry, new = link.transform.update(self.carry, self.state_of(link), self.context(link, shared))
+            self.carry, new = choose(self.active(link), outcome, (carry, state))
         except Exception as error:
             shape, dtype = tuple(self.info.param.shape), self.info.param.dtype
             error.add_note(f"in link {link.label!r}, parameter {self.info.name!r} of shape {shape}, {dtype}")
@@ -73,7 +93,7 @@ class Job:
     def write(self) -> None:
         """Subtract the update and store the state; nothing was written before."""
         update = self.carry.update
-        if self.gated:
+        if "gate" in self.written:
             update = torch.where(self.carry.gate != 0, update, torch.zeros_like(update))
         target = elements(self.info.param.detach())
         target.copy_(self.carry.param - update)
@@ -90,21 +110,48 @@ def loop(jobs: Sequence[Job]) -> None:
     links = jobs[0].links
     meetings = [i for i, link in enumerate(links) if isinstance(link.transform, SharedTransform)]
     for start, stop in zip([0, *meetings], [*meetings, len(links)], strict=True):
-        shared = _share(jobs, start) if start in meetings else [None] * len(jobs)
-        for job, value in zip(jobs, shared, strict=True):
+        shared = _share(jobs, start) if start in meetings else {}
+        for job in jobs:
             for i in range(start, stop):
-                job.run(job.links[i], value if i == start else None)
+                job.run(job.links[i], shared.get(id(job)) if i == start else None)
             if stop == len(links):
                 job.write()
 
 
-def _share(jobs: Sequence[Job], position: int) -> Sequence[Any]:
+def _known(condition: Tensor) -> bool | Tensor:
+    """A condition on step counts, which live on the host: a bool, but a tensor while a graph is traced."""
+    return condition if torch.compiler.is_compiling() else bool(condition)
+
+
+def due(schedule: tuple[int, int], step: Tensor) -> bool | Tensor:
+    """Whether a refresh falls on this step."""
+    first, interval = schedule
+    return _known((step >= first) & ((step - first) % interval == 0))
+
+
+def choose(condition: bool | Tensor, then: Callable[[], Any], otherwise: Any) -> Any:
+    """What ``then`` gives, or ``otherwise``; in a traced graph both are worked out and the condition selects."""
+    if isinstance(condition, bool):
+        return then() if condition else otherwise
+
+    def select(new: Any, old: Any) -> Any:
+        return new if new is old or old is UNSET else torch.where(condition.to(new.device), new, old)
+
+    return tree_map(select, then(), otherwise)
+
+
+def _share(jobs: Sequence[Job], position: int) -> dict[int, Any]:
+    """What a shared link tells each of the jobs in which it is active, by the job's id."""
+    jobs = [job for job in jobs if job.active(job.links[position]) is not False]
     measured: list[Tensor] = []
     for job in jobs:
         link = job.links[position]
         measured.append(cast("SharedTransform[Any]", link.transform).measure(job.carry, job.state_of(link), job.context(link)))
+    if not jobs:
+        return {}
     first = cast("SharedTransform[Any]", jobs[0].links[position].transform)
-    return first.share(measured, [job.info for job in jobs])
+    shared = first.share(measured, [job.info for job in jobs])
+    return {id(job): value for job, value in zip(jobs, shared, strict=True)}
 
 
 DRIVERS: dict[str, Callable[[Sequence[Job]], None]] = {"auto": loop, "loop": loop}

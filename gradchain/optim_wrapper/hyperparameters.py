@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
@@ -86,16 +85,11 @@ class Binder:
     def __init__(self, chain: Chain) -> None:
         places = {(link.label, field): key for key, (link, field) in chain.hyperparameters.items()}
         self.keys = tuple(chain.hyperparameters)
-        self.gated = any("gate" in link.writes for link in chain.links)
+        self.written = frozenset[str]().union(*(link.writes for link in chain.links))
         self._plans = tuple(
             (
-                type(link),
-                link.name,
-                tuple(
-                    (f.name, places[link.label, f.name], is_dynamic(type(link), f.name))
-                    for f in fields(link)
-                    if f.name != "name"
-                ),
+                link,
+                tuple((f, places[link.label, f], is_dynamic(type(link), f)) for f in link.hyperparameters()),
                 link.label,
                 tuple(f"{link.label}/{name}" for name in getattr(link.State, "_fields", ())),
             )
@@ -105,9 +99,10 @@ class Binder:
     def bind(self, group: Mapping[str, Any]) -> tuple[BoundLink, ...]:
         """The links with the group's values: numbers that may change as 0-d tensors, the rest as it is."""
         bound: list[BoundLink] = []
-        for kind, name, places, label, state_keys in self._plans:
-            link = object.__new__(kind)  # not through __init__, which would check numbers where tensors stand now
-            object.__setattr__(link, "name", name)
+        for plain, places, label, state_keys in self._plans:
+            link = object.__new__(type(plain))  # not through __init__, which would check numbers where tensors stand now
+            object.__setattr__(link, "name", plain.name)
+            object.__setattr__(link, "window", plain.window)
             for field, key, dynamic in places:
                 object.__setattr__(link, field, _seen(group[key]) if dynamic else group[key])
             bound.append(BoundLink(link, label, state_keys))

@@ -3,8 +3,10 @@
 from gradchain.transforms.adopt import ADOPT
 from gradchain.transforms.agr import AGR
 from gradchain.transforms.amsgrad_moments import AMSGradMoments
+from gradchain.transforms.apply_scale import ApplyScale
 from gradchain.transforms.cautious import Cautious
 from gradchain.transforms.centered_second_moment import CenteredSecondMoment
+from gradchain.transforms.clip_scale import ClipScale
 from gradchain.transforms.clip_update_rms import ClipUpdateRMS
 from gradchain.transforms.factored_second_moment import FactoredSecondMoment
 from gradchain.transforms.first_moment import FirstMoment
@@ -22,9 +24,11 @@ from gradchain.transforms.nesterov_momentum import NesterovMomentum
 from gradchain.transforms.normalize import Normalize
 from gradchain.transforms.orthogonal_gradient import OrthogonalGradient
 from gradchain.transforms.parameter_scale import ParameterScale
+from gradchain.transforms.phase import Phase
 from gradchain.transforms.relative_step import RelativeStep
 from gradchain.transforms.scaled_weight_decay import ScaledWeightDecay
 from gradchain.transforms.second_moment import SecondMoment
+from gradchain.transforms.signal import Signal
 from gradchain.transforms.spd import SPD
 from gradchain.transforms.speed_limit import ComponentSpeedLimit, GlobalSpeedLimit, SpeedLimit
 from gradchain.transforms.step_corrected_moments import StepCorrectedMoments
@@ -39,8 +43,10 @@ __all__ = [
     "ADOPT",
     "AGR",
     "AMSGradMoments",
+    "ApplyScale",
     "Cautious",
     "CenteredSecondMoment",
+    "ClipScale",
     "ClipUpdateRMS",
     "ComponentSpeedLimit",
     "FactoredSecondMoment",
@@ -60,11 +66,13 @@ __all__ = [
     "Normalize",
     "OrthogonalGradient",
     "ParameterScale",
+    "Phase",
     "PublishedWaveVariance",
     "RelativeStep",
     "SPD",
     "ScaledWeightDecay",
     "SecondMoment",
+    "Signal",
     "SpeedLimit",
     "StepCorrectedMoments",
     "SumOfSquares",

@@ -1,8 +1,8 @@
 """Cautious masking: only the elements of the update that agree in sign with the gradient are kept, and they are enlarged.
 
-    mask = [update grad > 0];   update <- update mask / max(mean(mask), floor)
+    mask = [update processed > 0];   update <- update mask / max(mean(mask), floor)
 
-Reads    update, grad.   Writes  update.   State  none.   Cost  2 reads, 1 write, 1 mean a parameter.
+Reads    update, processed (the gradient).   Writes  update.   State  none.   Cost  2 reads, 1 write, 1 mean a parameter.
 Shapes   any; empty passes through.   Units  those of update (a rescaling).
 Place    after the direction is formed, before WeightDecay and LearningRate; caps on the update come after it.
 Fields   floor: smallest mean of the mask, in (0, 1]; the update is enlarged 1 / floor times at most.
@@ -25,7 +25,7 @@ from gradchain.types import Carry, Context, NoState, Transform
 class Cautious(Transform):
     """Mask of the elements that agree with the gradient, rescaled."""
 
-    reads = frozenset({"update", "grad"})
+    reads = frozenset({"update", "processed"})
     traits = frozenset({"aligns"})
 
     floor: Annotated[float, "(0, 1]"] = 1e-3
@@ -33,5 +33,5 @@ class Cautious(Transform):
     @override
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
         u = carry.update
-        mask = (u * carry.grad > 0).to(u.dtype)
+        mask = (u * carry.signal > 0).to(u.dtype)
         return carry._replace(update=u * mask / ctx.layout.mean(mask).clamp(min=self.floor)), state

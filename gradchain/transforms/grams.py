@@ -1,8 +1,8 @@
 """Grams: the size of the update with the signs of the gradient.
 
-    update <- |update| sign(grad)
+    update <- |update| sign(processed)
 
-Reads    update, grad.   Writes  update.   State  none.   Cost  2 reads, 1 write.
+Reads    update, processed (the gradient).   Writes  update.   State  none.   Cost  2 reads, 1 write.
 Shapes   any; elementwise.   Units  those of update.
 Place    after the direction is formed, before WeightDecay and LearningRate; never together with Cautious, which it makes idle.
 Fields   none.
@@ -25,9 +25,9 @@ from gradchain.types import Carry, Context, NoState, Transform
 class Grams(Transform):
     """Magnitude of the update, direction of the gradient."""
 
-    reads = frozenset({"update", "grad"})
+    reads = frozenset({"update", "processed"})
     traits = frozenset({"aligns"})
 
     @override
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
-        return carry._replace(update=carry.update.abs() * torch.sign(carry.grad)), state
+        return carry._replace(update=carry.update.abs() * torch.sign(carry.signal)), state

@@ -1,9 +1,9 @@
 """Selective projection decay: a step that moves away from the anchor against the gradient is drawn back towards it.
 
-    n = w - update;   c = -<grad, w - a>
+    n = w - update;   c = -<processed, w - a>
     r = clip((|n - a| - |w - a|) / |n - a|, 0, 1);   n <- n - l r (n - a) where c < 0;   update <- w - n
 
-Reads    update, grad, param.   Writes  update.
+Reads    update, processed (the gradient), param.   Writes  update.
 State    anchor (a): the parameter before the first step.   Cost  6 reads, 2 writes, 3 sums.
 Shapes   any; 0-d and empty pass through.   Units  those of the parameter; l is a pure number, not scaled by the learning rate.
 Place    last, on the proposed step; it replaces weight decay.
@@ -35,7 +35,7 @@ class SPD(Transform[SPDState]):
     """Projection towards the start, where the step leaves it against the gradient."""
 
     State = SPDState
-    reads = frozenset({"update", "grad", "param"})
+    reads = frozenset({"update", "processed", "param"})
     off = {"spd_lambda": 0.0}
 
     spd_lambda: Annotated[float, "[0, inf)"] = 0.5
@@ -50,5 +50,5 @@ class SPD(Transform[SPDState]):
         proposed = away - u
         distance, before = layout.norm(proposed), layout.norm(away)
         r = ((distance - before) / torch.where(distance > 0, distance, 1)).clamp(0, 1)
-        fires = layout.dot(carry.grad, away) > 0
+        fires = layout.dot(carry.signal, away) > 0
         return carry._replace(update=u + self.spd_lambda * torch.where(fires, r, 0) * proposed), state

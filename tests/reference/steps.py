@@ -90,3 +90,19 @@ def speed_limit(flows, speed_limit, speed_profile, speed_warmup_steps, by_elemen
 
 def component_speed_limit(flows, **settings):
     return speed_limit(flows, **settings, by_element=True)
+
+
+def apply_scale(flows):
+    for flow in flows:
+        yield {"update": flow.update}
+
+
+def clip_scale(flows, scale_range):
+    low, high = scale_range
+    for _ in flows:
+        yield {"scale": np.array(min(max(1.0, low), high))}
+
+
+def signal(flows):
+    for flow in flows:
+        yield {"processed": flow.update}

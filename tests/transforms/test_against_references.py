@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from links import run, settings, stream
+from links import TECHNIQUES, run, settings, stream
 from reference import directions, moments, smoothing, steps
+from rows import merged
 
 from gradchain import transforms as t
 
@@ -12,6 +13,9 @@ WAVE = {"wave_dt": 0.6, "wave_kappa": 0.3, "wave_damping": 0.4, **SMOOTHING}
 RULES = [
     (t.ADOPT(betas=(0.8, 0.95)), moments.adopt),
     (t.AGR(), directions.agr),
+    (t.ApplyScale(), steps.apply_scale),
+    (t.ClipScale(scale_range=(0.2, 0.7)), steps.clip_scale),
+    (t.Signal(), steps.signal),
     (t.AMSGradMoments(betas=(0.8, 0.95)), moments.amsgrad),
     (t.Cautious(), directions.cautious),
     (t.CenteredSecondMoment(alpha=0.9), moments.centered),
@@ -56,11 +60,12 @@ RULES = [
     (t.WeightDecay(weight_decay=0.2), steps.decay),
     (t.WeightDecayAfterStep(weight_decay=0.2), steps.decay_after),
     (t.WeightDiffusion(**SMOOTHING, stencil="5point"), smoothing.weights),
+    *merged("RULES"),
 ]
 
 
 def test_every_transform_has_a_reference():
-    assert {type(link).__name__ for link, _ in RULES} == set(t.__all__)
+    assert {type(link).__name__ for link, _ in RULES} == TECHNIQUES
 
 
 NAMES = [f"{link.label}-{rule.__name__}-{i}" for i, (link, rule) in enumerate(RULES)]

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from links import Flow, run
+from links import TECHNIQUES, Flow, run
+from rows import merged
 
 from gradchain import transforms as t
 
@@ -27,6 +28,9 @@ CASES = [
     (t.ADOPT(betas=HALF), TWO, {"update": [0.5, 0], "gate": 1}),
     (t.ADOPT(betas=HALF), TWO[:1], {"update": [0, 0], "gate": 0}),
     # shares 1/4 and 3/4 of the absolute gradient
+    (t.ApplyScale(), [flow([1, -3])], {"update": [1, -3]}),  # the scale starts at 1
+    (t.ClipScale(scale_range=(2.0, 3.0)), [flow([1])], {"scale": 2}),
+    (t.Signal(), [flow([1, -3], grad=[2, 2])], {"processed": [1, -3]}),
     (t.AGR(), [flow([1, -3])], {"update": [3 / 4, -3 / 4]}),
     # v = (1/2, 2), then (4.75, 1): the second element keeps its 2; both over 1 - 1/4
     (t.AMSGradMoments(betas=HALF), TWO, {"update": [7 / 3, 2 / 3], "second_moment": [19 / 3, 8 / 3]}),
@@ -92,11 +96,12 @@ CASES = [
     (t.WeightDecayAfterStep(weight_decay=0.5), [flow([1, -4], param=[4, -8])], {"update": [1.75, -5]}),
     # the step arrives at (0, 1, 0, 0)
     (t.WeightDiffusion(c2=0.1, min_spatial_size=4), [flow([1, 0, 1, 1])], {"update": [0.9, 0.2, 0.9, 1]}),
+    *merged("BY_HAND"),
 ]
 
 
 def test_every_transform_has_a_case():
-    assert {type(link).__name__ for link, *_ in CASES} == set(t.__all__)
+    assert {type(link).__name__ for link, *_ in CASES} == TECHNIQUES
 
 
 @pytest.mark.parametrize(("link", "flows", "wanted"), CASES, ids=[f"{row[0].label}-{i}" for i, row in enumerate(CASES)])

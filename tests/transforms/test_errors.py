@@ -1,8 +1,8 @@
 """What each field refuses and allows, and how the refusal reads."""
 
-from dataclasses import fields
-
 import pytest
+from links import TECHNIQUES
+from rows import merged
 
 from gradchain import ChainError
 from gradchain import transforms as t
@@ -19,6 +19,9 @@ DECAY = {"weight_decay": [0.0, 5.0]}
 ALLOWED = {
     t.ADOPT: BETAS | {"adopt_eps": [1e-30]},
     t.AGR: {},
+    t.ApplyScale: {},
+    t.ClipScale: {"scale_range": [(0.0, 0.0), (0.5, INF)]},
+    t.Signal: {},
     t.AMSGradMoments: BETAS,
     t.Cautious: {"floor": [1e-9, 1.0]},
     t.CenteredSecondMoment: {"alpha": [0.0, 0.99]},
@@ -56,13 +59,14 @@ ALLOWED = {
     t.WeightDecay: DECAY,
     t.WeightDecayAfterStep: DECAY,
     t.WeightDiffusion: C2 | {"bounded": [True, False]},
-}
+} | merged("ALLOWED")
 
 # what must be refused, and the start of what is said of it, by field name
 REFUSED = {
     "betas": [((1.0, 0.9), r"each .* in \[0, 1\)"), ((0.9, -0.1), r"each .* in \[0, 1\)"), ((0.9,), "2 numbers")],
     "adopt_eps": [(0.0, r"a number in \(0, inf\)"), (-1.0, r"a number in \(0, inf\)")],
     "alpha": [(1.0, r"a number in \[0, 1\)"), (-0.1, r"a number in \[0, 1\)")],
+    "scale_range": [((-1.0, 2.0), r"each .* in \[0, inf\]"), (1.0, "2 numbers")],
     "beta2_decay": [(0.1, r"a number in \(-inf, 0\]")],
     "bounded": [(1, "a bool"), ("no", "a bool")],
     "c2": [(-1e-9, r"a number in \[0, inf\)")],
@@ -98,15 +102,15 @@ REFUSED = {
     (t.NesterovMomentum, "momentum"): [(0.0, r"a number in \(0, inf\)")],
     (t.WaveVariance, "wave_damping"): [(0.0, r"a number in \(0, 1\]"), (1.1, r"a number in \(0, 1\]")],
     (t.PublishedWaveVariance, "wave_damping"): [(-0.1, r"a number in \[0, 2\)"), (2.0, r"a number in \[0, 2\)")],
-}
+} | merged("REFUSED")
 PAIRS = [(kind, field) for kind, ranges in ALLOWED.items() for field in ranges]
 BY_FIELD = pytest.mark.parametrize(("kind", "field"), PAIRS, ids=[f"{kind.__name__}-{field}" for kind, field in PAIRS])
 
 
 def test_every_field_of_every_transform_has_its_rows():
-    assert {kind.__name__ for kind in ALLOWED} == set(t.__all__)
+    assert {kind.__name__ for kind in ALLOWED} == TECHNIQUES
     for kind, ranges in ALLOWED.items():
-        assert ranges.keys() == {f.name for f in fields(kind)} - {"name"}, kind
+        assert ranges.keys() == set(kind.hyperparameters()), kind
 
 
 @BY_FIELD

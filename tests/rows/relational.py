@@ -1,0 +1,8 @@
+"""The relational guide: a row in each of the tables."""
+
+TRANSFORMS = {}  # as in table.py
+PRESETS = {}
+RULES = []  # as in test_against_references.py
+BY_HAND = []  # as in test_by_hand.py
+ALLOWED = {}  # as in test_errors.py
+REFUSED = {}
