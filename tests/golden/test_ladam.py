@@ -1,4 +1,4 @@
-"""Every trajectory of the published LAdam family, replayed through presets."""
+"""Where the default form of the LAdam family replays the published one, and where it does not."""
 
 import pytest
 from golden.load import cases
@@ -19,11 +19,6 @@ def build(case, published):
 def test_there_are_cases_of_both_releases():
     assert len(CASES) == 30
     assert {case.info["version"] for case in CASES} == {"ladam 0.2.0 (PyPI)", "ladam 0.4.1 (PyPI)"}
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_the_published_form_replays_the_original(case):
-    assert largest_difference(build(case, published=True), case) <= case.info["atol"]
 
 
 def needs_published(case):

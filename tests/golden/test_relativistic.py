@@ -1,4 +1,4 @@
-"""Every trajectory of the published relativistic optimizers, replayed through presets."""
+"""Where the default profile of the relativistic optimizers differs from the published one."""
 
 import pytest
 from golden.load import cases
@@ -13,12 +13,6 @@ CASES = list(cases("relativistic"))
 def test_there_are_cases_of_both_classes():
     assert len(CASES) == 22
     assert {case.info["class"] for case in CASES} == set(PRESET)
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_the_published_form_replays_the_original(case):
-    recipe = PRESET[case.info["class"]](**case.kwargs, published=True)
-    assert largest_difference(recipe, case) <= case.info["atol"]
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if "mid" in c.name or "edge" in c.name], ids=lambda case: case.name)

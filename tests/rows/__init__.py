@@ -1,8 +1,8 @@
 """The tables of the families, put together; what each column is stands in the table that uses it."""
 
-from rows import cameamp, hina, regularizers, relational
+from rows import cameamp, composition, hina, lora, regularizers, relational
 
-FAMILIES = (relational, hina, cameamp, regularizers)
+FAMILIES = (relational, hina, lora, cameamp, regularizers, composition)
 
 
 def merged(column):

@@ -6,3 +6,4 @@ RULES = []  # as in test_against_references.py
 BY_HAND = []  # as in test_by_hand.py
 ALLOWED = {}  # as in test_errors.py
 REFUSED = {}
+REPLAYS = {}  # as in golden/test_replay.py: (family, published class) -> what makes the chain of a case
