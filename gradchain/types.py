@@ -53,6 +53,7 @@ class Carry(NamedTuple):
     processed: Tensor = UNSET  # the gradient as the links before Signal() left it; starts as grad
     residual: Tensor = UNSET  # newest signal minus its momentum; written by a momentum link, consumed by a confidence one
     scale: Tensor = UNSET  # 0-d or like the parameter, starts at 1: product of adaptive factors, applied by ApplyScale()
+    bump_scale: Tensor = UNSET  # 0-d or like the parameter, starts at 1: factor on the bumps of a learning rate mask
 
     @property
     def signal(self) -> Tensor:

@@ -65,6 +65,7 @@ def run(link, flows):
             processed=f64(flow.grad),
             residual=f64(flow.residual),
             scale=f64(1.0),
+            bump_scale=f64(1.0),
         )
         ctx = Context(step=f64(float(t)), lr=f64(flow.lr), shared=None, layout=WHOLE)
         carry, state = advance(link, carry, state, ctx)

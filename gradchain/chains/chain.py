@@ -14,7 +14,7 @@ from gradchain.types import ChainError, ChainWarning, Transform
 if TYPE_CHECKING:
     from gradchain.optim_wrapper import ChainOptimizer
 
-GIVEN = frozenset({"grad", "param", "update", "gate", "processed", "scale"})  # slots that hold something at the start
+GIVEN = frozenset({"grad", "param", "update", "gate", "processed", "scale", "bump_scale"})  # hold something at the start
 SLOTS = GIVEN | {"second_moment", "residual"}
 WRITERS = {"second_moment": "Moments() or SecondMoment()", "residual": "ResidualMomentum() or TorqueMomentum()"}
 

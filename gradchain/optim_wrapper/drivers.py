@@ -40,7 +40,7 @@ class Job:
     links: Sequence[BoundLink]
     lr: Tensor
     state: dict[str, Tensor]  # live, flat
-    written: frozenset[str]  # slots that some link of the chain writes
+    used: frozenset[str]  # slots that some link of the chain reads or writes
     step: Tensor = field(init=False)
     carry: Carry = field(init=False)
     fresh: dict[str, Tensor] = field(init=False)
@@ -49,11 +49,9 @@ class Job:
         param = self.info.param
         assert param.grad is not None
         grad = elements(param.grad.detach()).to(compute_dtype(param))
-        gate, scale = (
-            torch.ones((), dtype=torch.float64, device=param.device) if slot in self.written else UNSET
-            for slot in ("gate", "scale")
-        )
-        self.carry = Carry(grad=grad, param=working(param), update=grad, gate=gate, processed=grad, scale=scale)
+        one = torch.ones((), dtype=torch.float64, device=param.device)
+        ones = {slot: one if slot in self.used else UNSET for slot in ("gate", "scale", "bump_scale")}
+        self.carry = Carry(grad=grad, param=working(param), update=grad, processed=grad, **ones)
         self.step = self.state["step"] + 1
         self.fresh = {}
 
@@ -93,7 +91,7 @@ class Job:
     def write(self) -> None:
         """Subtract the update and store the state; nothing was written before."""
         update = self.carry.update
-        if "gate" in self.written:
+        if "gate" in self.used:
             update = torch.where(self.carry.gate != 0, update, torch.zeros_like(update))
         target = elements(self.info.param.detach())
         target.copy_(self.carry.param - update)

@@ -85,7 +85,7 @@ class Binder:
     def __init__(self, chain: Chain) -> None:
         places = {(link.label, field): key for key, (link, field) in chain.hyperparameters.items()}
         self.keys = tuple(chain.hyperparameters)
-        self.written = frozenset[str]().union(*(link.writes for link in chain.links))
+        self.used = frozenset[str]().union(*(link.reads | link.writes for link in chain.links))
         self._plans = tuple(
             (
                 link,

@@ -161,7 +161,7 @@ class ChainOptimizer(Optimizer):
             for i, param in enumerate(group["params"]):
                 if param.grad is not None:
                     info = ParamInfo(_name(group, g, i), param, group)
-                    jobs.append(Job(info, links, lr, self._state_of(param, links), self.binder.written))
+                    jobs.append(Job(info, links, lr, self._state_of(param, links), self.binder.used))
         return jobs
 
     def _state_of(self, param: Tensor, links: tuple[BoundLink, ...]) -> dict[str, Tensor]:

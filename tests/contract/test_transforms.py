@@ -34,7 +34,8 @@ def carry(shape, dtype=torch.float64, seed=0, scale=1.0, kind=Carry):
     random = torch.Generator().manual_seed(seed)
     grad, param, second, signal, residual = (torch.randn(shape, generator=random, dtype=dtype) * scale for _ in range(5))
     moment, one = second.square(), f64(1.0)
-    return kind(grad, param, grad.clone(), moment, gate=one, processed=signal, residual=residual, scale=one.clone())
+    slots = {"processed": signal, "residual": residual, "scale": one.clone(), "bump_scale": one.clone()}
+    return kind(grad, param, grad.clone(), moment, gate=one, **slots)
 
 
 def state_of(link, flow, steps=2):
@@ -50,8 +51,8 @@ def test_every_transform_has_a_row():
 
 
 def scaled(flow, out):
-    """The flow that was given; the scale may have become one like the parameter."""
-    return flow._replace(scale=flow.update) if out.scale.dim() else flow
+    """The flow that was given; a scale may have become one like the parameter."""
+    return flow._replace(**{slot: flow.update for slot in ("scale", "bump_scale") if getattr(out, slot).dim()})
 
 
 @ROWS

@@ -178,6 +178,14 @@ def test_a_chain_without_learning_rate_gets_one_of_one():
     torch.testing.assert_close((p - param(3)).detach(), -torch.sin(param(3).detach()).sign(), rtol=1e-4, atol=1e-4)
 
 
+def test_a_factor_that_no_link_writes_is_one():
+    factored, plain = param(3), param(3)
+    factored.grad = plain.grad = torch.tensor([1.0, 2.0, 3.0])
+    chain(t.ApplyScale(), t.LearningRate(lr=0.1)).optimizer([factored]).step()
+    chain(t.LearningRate(lr=0.1)).optimizer([plain]).step()
+    assert torch.equal(factored, plain)
+
+
 def test_a_closed_gate_keeps_the_parameter_untouched_and_the_state_running():
     p = param(3)
     optimizer = chain(t.Moments(), t.Normalize(), OddSteps(), t.LearningRate(lr=0.1)).optimizer([p])
