@@ -16,7 +16,7 @@ SIDE = 256  # state is measured on a matrix of this side, so that row and column
 def state_bytes(link: Transform[Any]) -> float:
     """Bytes of state per element of a float32 matrix."""
     state = link.init(torch.empty(SIDE, SIDE, device="meta", dtype=torch.float32))
-    return sum(t.numel() * t.element_size() for t in state) / SIDE**2
+    return sum(t.numel() * t.element_size() for t in state if t.dim()) / SIDE**2  # 0-d ones weigh nothing
 
 
 def _row(link: Transform[Any]) -> list[str]:

@@ -26,6 +26,7 @@ from gradchain.optim_wrapper.presets import (
     WaveAdam,
 )
 from gradchain.optim_wrapper.reorder import compute_neuron_order, reorder_linear_layer
+from gradchain.optim_wrapper.report import Report
 from gradchain.optim_wrapper.schedulers import ChiAnnealScheduler
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "Grams",
     "RelativisticAdam",
     "RelativisticAdamW",
+    "Report",
     "WaveAdam",
     "analyze_model",
     "auto_configure",

@@ -58,6 +58,11 @@ def _with(link: Transform[Any], values: Mapping[str, Any]) -> Transform[Any]:
     return bound
 
 
+def name_in(group: Mapping[str, Any], g: int, i: int) -> str:
+    """The name of the i-th parameter of the g-th group, or both positions where parameters came without names."""
+    return group["param_names"][i] if "param_names" in group else f"{g}.{i}"
+
+
 def scalar(value: Any) -> Tensor:
     """A number as a link sees it: 0-d, float64, on the host unless it is a tensor elsewhere."""
     if isinstance(value, Tensor):

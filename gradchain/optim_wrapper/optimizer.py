@@ -15,7 +15,8 @@ from gradchain.chains.chain import Chain
 from gradchain.chains.chain import override as with_values
 from gradchain.optim_wrapper.checkpoint import LoadReport, fresh_state, host_step, plan, settle, with_schedules
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, working
-from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, check, defaults, scalar, schedules
+from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, check, defaults, name_in, scalar, schedules
+from gradchain.optim_wrapper.report import Report, report
 from gradchain.transforms import LearningRate
 from gradchain.types import ChainError, ChainWarning, ParamInfo
 
@@ -68,12 +69,16 @@ class ChainOptimizer(Optimizer):
         DRIVERS[self.driver](self._jobs())
         return loss
 
+    def report(self) -> Report:
+        """What the links have to tell of the last step and of the parameters' names; ``print`` it for a table."""
+        return report(self)
+
     def name_of(self, param: Tensor) -> str:
         """The parameter's name, or its group and position where parameters came without names."""
         for g, group in enumerate(self.param_groups):
             for i, other in enumerate(group["params"]):
                 if other is param:
-                    return _name(group, g, i)
+                    return name_in(group, g, i)
         raise ChainError("this parameter is not one of the optimizer's. Add it with add_param_group.")
 
     @override
@@ -131,7 +136,7 @@ class ChainOptimizer(Optimizer):
             for i, param in enumerate(group["params"]):
                 if param.grad is not None and param.grad.layout != torch.strided:
                     raise RuntimeError(
-                        f"the gradient of {_name(group, g, i)!r} is {param.grad.layout}; chains work on dense gradients. "
+                        f"the gradient of {name_in(group, g, i)!r} is {param.grad.layout}; chains work on dense gradients. "
                         "Use sparse=False in the embedding, or grad.to_dense() before the step."
                     )
 
@@ -160,7 +165,7 @@ class ChainOptimizer(Optimizer):
             links, lr = self._links(g), scalar(group["lr"])
             for i, param in enumerate(group["params"]):
                 if param.grad is not None:
-                    info = ParamInfo(_name(group, g, i), param, group)
+                    info = ParamInfo(name_in(group, g, i), param, group)
                     jobs.append(Job(info, links, lr, self._state_of(param, links), self.binder.used))
         return jobs
 
@@ -171,10 +176,6 @@ class ChainOptimizer(Optimizer):
             for link in links:
                 state.update(fresh_state(link, working(param)))
         return state
-
-
-def _name(group: dict[str, Any], g: int, i: int) -> str:
-    return group["param_names"][i] if "param_names" in group else f"{g}.{i}"
 
 
 def _own(value: Any) -> Any:

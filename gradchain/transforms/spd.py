@@ -4,7 +4,7 @@
     r = clip((|n - a| - |w - a|) / |n - a|, 0, 1);   n <- n - l r (n - a) where c < 0;   update <- w - n
 
 Reads    update, processed (the gradient), param.   Writes  update.
-State    anchor (a): the parameter before the first step.   Cost  6 reads, 2 writes, 3 sums.
+State    anchor (a): the parameter before the first step; pull: 0-d, the r of the last step.   Cost  6 reads, 2 writes, 3 sums.
 Shapes   any; 0-d and empty pass through.   Units  those of the parameter; l is a pure number, not scaled by the learning rate.
 Place    last, on the proposed step; it replaces weight decay.
 Fields   spd_lambda (l): 1 projects back onto the former distance, >= 0.
@@ -16,6 +16,7 @@ Differs  there the anchor may be 0 (for LoRA); that is a matter of the start, he
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -28,6 +29,7 @@ from gradchain.types import Carry, Context, Transform
 
 class SPDState(NamedTuple):
     anchor: Tensor
+    pull: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -42,7 +44,11 @@ class SPD(Transform[SPDState]):
 
     @override
     def init(self, param: Tensor) -> SPDState:
-        return SPDState(param.clone())
+        return SPDState(param.clone(), param.new_zeros(()))
+
+    @override
+    def figures(self, state: SPDState) -> Mapping[str, Tensor]:
+        return {"active": (state.pull > 0).to(state.pull.dtype), "pull": self.spd_lambda * state.pull}
 
     @override
     def update(self, carry: Carry, state: SPDState, ctx: Context) -> tuple[Carry, SPDState]:
@@ -50,5 +56,5 @@ class SPD(Transform[SPDState]):
         proposed = away - u
         distance, before = layout.norm(proposed), layout.norm(away)
         r = ((distance - before) / torch.where(distance > 0, distance, 1)).clamp(0, 1)
-        fires = layout.dot(carry.signal, away) > 0
-        return carry._replace(update=u + self.spd_lambda * torch.where(fires, r, 0) * proposed), state
+        r = torch.where(layout.dot(carry.signal, away) > 0, r, 0)
+        return carry._replace(update=u + self.spd_lambda * r * proposed), SPDState(state.anchor, r)

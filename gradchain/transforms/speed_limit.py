@@ -9,7 +9,8 @@
 
 SpeedLimit takes |u| over the whole parameter, ComponentSpeedLimit per element, GlobalSpeedLimit over all parameters.
 
-Reads    update.   Writes  update.   State  none.   Cost  2 reads, 1 write, 1 norm a parameter (per element: none).
+Reads    update.   Writes  update.   State  factor: 0-d, s(r) / r of the last step (per element: none).
+Cost     2 reads, 1 write, 1 norm a parameter (per element: none).
 Shapes   any; 0-d and empty pass through.   Units  c: those of the parameter, per step.
 Place    after LearningRate, and after what may enlarge the update (Cautious).
 Fields   speed_limit (c): > 0; speed_profile; speed_warmup_steps (W): steps over which the limit rises to c, 0 for none.
@@ -23,15 +24,15 @@ Differs  the package knows the published profile only, which nearly cancels a st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from gradchain.types import Carry, Context, NoState, ParamInfo, SharedTransform, Transform
+from gradchain.types import Carry, Context, NoState, ParamInfo, S, SharedTransform, Transform
 
 Profile = Literal["lorentz", "tanh", "hard", "published"]
 
@@ -49,48 +50,66 @@ def _shrink(r: Tensor, profile: str) -> Tensor:
     return torch.where(r < 1, (1 - r * r).clamp(min=0).sqrt(), saturated)
 
 
+class SpeedState(NamedTuple):
+    factor: Tensor
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
-class _Limit(Transform):
+class _Limit(Transform[S]):
     off = {"speed_limit": torch.inf}
 
     speed_limit: Annotated[float, "(0, inf]"] = 0.1
     speed_profile: Profile = "lorentz"
     speed_warmup_steps: Annotated[int, "[0, inf)"] = 0
 
-    def limited(self, u: Tensor, length: Tensor, ctx: Context) -> Tensor:
+    def limited(self, u: Tensor, length: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
+        """The limited update and the factor that it took."""
         c = self.speed_limit
         if self.speed_warmup_steps > 0:
             c = c * (ctx.step / self.speed_warmup_steps).clamp(max=1)
-        slowed = u * _shrink(length / c, self.speed_profile)
-        return torch.where(length.isfinite(), slowed, torch.zeros_like(u))
+        factor, taken = _shrink(length / c, self.speed_profile), length.isfinite()
+        return torch.where(taken, u * factor, torch.zeros_like(u)), torch.where(taken, factor, 0).to(u.dtype)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class SpeedLimit(_Limit):
+class _WholeLimit(_Limit[SpeedState]):
+    State = SpeedState
+
+    @override
+    def init(self, param: Tensor) -> SpeedState:
+        return SpeedState(param.new_ones(()))
+
+    @override
+    def figures(self, state: SpeedState) -> Mapping[str, Tensor]:
+        return {"factor": state.factor}
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SpeedLimit(_WholeLimit):
     """Relativistic limit on the length of a parameter's step."""
 
     @override
-    def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
-        u = carry.update
-        return carry._replace(update=self.limited(u, ctx.layout.norm(u), ctx)), state
+    def update(self, carry: Carry, state: SpeedState, ctx: Context) -> tuple[Carry, SpeedState]:
+        update, factor = self.limited(carry.update, ctx.layout.norm(carry.update), ctx)
+        return carry._replace(update=update), SpeedState(factor)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class ComponentSpeedLimit(_Limit):
+class ComponentSpeedLimit(_Limit[NoState]):
     """Relativistic limit on the size of each element's step."""
 
     @override
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
-        u = carry.update
-        return carry._replace(update=self.limited(u, u.abs(), ctx)), state
+        update, _ = self.limited(carry.update, carry.update.abs(), ctx)
+        return carry._replace(update=update), state
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class GlobalSpeedLimit(_Limit, SharedTransform):
+class GlobalSpeedLimit(_WholeLimit, SharedTransform[SpeedState]):
     """Relativistic limit on the length of the whole model's step."""
 
     @override
-    def measure(self, carry: Carry, state: NoState, ctx: Context) -> Tensor:
+    def measure(self, carry: Carry, state: SpeedState, ctx: Context) -> Tensor:
         return ctx.layout.norm(carry.update)
 
     @override
@@ -99,5 +118,6 @@ class GlobalSpeedLimit(_Limit, SharedTransform):
         return [length.to(one.device) for one in measured]
 
     @override
-    def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
-        return carry._replace(update=self.limited(carry.update, ctx.shared, ctx)), state
+    def update(self, carry: Carry, state: SpeedState, ctx: Context) -> tuple[Carry, SpeedState]:
+        update, factor = self.limited(carry.update, ctx.shared, ctx)
+        return carry._replace(update=update), SpeedState(factor)

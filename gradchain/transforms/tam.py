@@ -16,6 +16,7 @@ Differs  pytorch_optimizer and the programs copied from it multiply normalized c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -44,6 +45,10 @@ class TAM(Transform[TAMState]):
     @override
     def init(self, param: Tensor) -> TAMState:
         return TAMState(torch.zeros_like(param), param.new_zeros(()))
+
+    @override
+    def figures(self, state: TAMState) -> Mapping[str, Tensor]:
+        return {"similarity": state.similarity, "damping": self.tam_eps + (1 + state.similarity) / 2}
 
     @override
     def update(self, carry: Carry, state: TAMState, ctx: Context) -> tuple[Carry, TAMState]:

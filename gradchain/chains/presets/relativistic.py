@@ -38,7 +38,7 @@ def _core(betas: Betas, eps: float, amsgrad: bool, published: bool) -> list[Tran
     return [AMSGradMoments(betas=betas) if amsgrad else Moments(betas=betas), Normalize(eps=eps)]
 
 
-def _limit(speed_limit: float, mode: Mode, warmup: int, profile: Profile, published: bool) -> Transform:
+def _limit(speed_limit: float, mode: Mode, warmup: int, profile: Profile, published: bool) -> Transform[Any]:
     if mode not in LIMITS:
         raise ChainError(f"relativistic_mode must be one of {', '.join(map(repr, LIMITS))}; found {mode!r}. Pass one of these.")
     kind = SpeedLimit if published and mode == "global" else LIMITS[mode]

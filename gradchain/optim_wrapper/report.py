@@ -1,0 +1,102 @@
+"""What an optimizer tells of itself when asked: a few figures a link, and what links have found by name and shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from gradchain.optim_wrapper.hyperparameters import name_in
+from gradchain.types import ParamInfo, SharedTransform
+
+if TYPE_CHECKING:
+    from gradchain.optim_wrapper.optimizer import ChainOptimizer
+
+SHOWN = 12  # entries of one finding in the printed table; the data has them all
+
+
+@dataclass(frozen=True)
+class Report:
+    """Plain data, ``dataclasses.asdict(report)`` at any depth; printed, a table of means over parameters."""
+
+    steps: tuple[int, int]  # fewest and most steps that a parameter has taken; (0, 0) before the first
+    figures: dict[str, dict[str, dict[str, float]]]  # link -> figure -> parameter -> value after its last step
+    findings: dict[str, dict[str, Any]]  # link -> finding -> what it says
+
+    def __str__(self) -> str:
+        fewest, most = self.steps
+        lines = [f"after {most} steps" if fewest == most else f"after {fewest} to {most} steps"]
+        rows = [[link, name, *_summary(values)] for link, all_of in self.figures.items() for name, values in all_of.items()]
+        lines += _table([["link", "figure", "mean", "least", "most", "parameters"], *rows]) if rows else []
+        for link, found in self.findings.items():
+            lines += [line for name, value in found.items() for line in _listed(f"{link}: {name}", value)]
+        return "\n".join(lines if len(lines) > 1 else [*lines, "no link of this chain has figures or findings yet"])
+
+
+def report(optimizer: ChainOptimizer) -> Report:
+    """Read the state: one transfer per device, and nothing that a step would have to prepare."""
+    places: list[tuple[str, str, str]] = []
+    values: list[Tensor] = []
+    steps: list[int] = []
+    infos: list[ParamInfo] = []
+    for g, group in enumerate(optimizer.param_groups):
+        links = optimizer.binder.bind(group)
+        for i, param in enumerate(group["params"]):
+            state = cast("dict[str, Tensor]", optimizer.state.get(param, {}))
+            name = name_in(group, g, i)
+            infos += [ParamInfo(name, param, group)] if param.requires_grad or state else []
+            steps += [int(state["step"])] if state else []
+            for link in links:
+                if state and all(key in state for key in link.state_keys):
+                    told = link.transform.figures(link.transform.State(*[state[key] for key in link.state_keys]))
+                    places += [(link.label, figure, name) for figure in told]
+                    values += told.values()
+    figures: dict[str, dict[str, dict[str, float]]] = {}
+    for (label, figure, name), value in zip(places, _read(values), strict=True):
+        figures.setdefault(label, {}).setdefault(figure, {})[name] = value
+    first = optimizer.binder.bind(optimizer.param_groups[0])
+    told_by = {link.label: link.transform.findings(infos) for link in first if isinstance(link.transform, SharedTransform)}
+    findings = {label: dict(found) for label, found in told_by.items() if found}
+    order = [link.label for link in first]
+    figures = {label: figures[label] for label in sorted(figures, key=order.index)}
+    return Report((min(steps, default=0), max(steps, default=0)), figures, findings)
+
+
+def _read(values: Sequence[Tensor]) -> list[float]:
+    """Their numbers, in the order given; nan for what has none (the meta device)."""
+    read = [float("nan")] * len(values)
+    by_device: dict[torch.device, list[int]] = {}
+    for i, value in enumerate(values):
+        if not value.is_meta:
+            by_device.setdefault(value.device, []).append(i)
+    for places in by_device.values():
+        numbers = torch.stack([values[i].detach().to(torch.float64) for i in places]).tolist()
+        for i, number in zip(places, numbers, strict=True):
+            read[i] = number
+    return read
+
+
+def _summary(values: Mapping[str, float]) -> list[str]:
+    numbers = list(values.values())
+    return [*(f"{x:.4g}" for x in (sum(numbers) / len(numbers), min(numbers), max(numbers))), str(len(numbers))]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+
+
+def _listed(title: str, value: Any) -> list[str]:
+    """A finding as text; a long one is cut."""
+    if isinstance(value, Mapping):
+        entries = [f"{key}: {one}" for key, one in cast("Mapping[Any, Any]", value).items()]
+    elif isinstance(value, list | tuple):
+        entries = [str(one) for one in cast("Sequence[Any]", value)]
+    else:
+        return [f"{title}: {value}"]
+    more = [f"  ... and {len(entries) - SHOWN} more"] if len(entries) > SHOWN else []
+    return [f"{title}: {len(entries) or 'none'}", *(f"  {entry}" for entry in entries[:SHOWN]), *more]
