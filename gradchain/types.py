@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Protocol, cast
 
@@ -64,7 +64,8 @@ class Carry(NamedTuple):
 class Layout(Protocol):
     """Where the elements of a parameter live. Right on one device and on a shard of a parameter.
 
-    A link asks its layout for every number that concerns more than one element, and for the parameter's shape.
+    A link asks its layout for every number that concerns more than one element, and for the parameter's shape. With
+    ``dim``, x is cut over ranks where the parameter is cut (a row statistic, say); without, it is like the parameter.
     """
 
     def shape(self, x: Tensor) -> torch.Size: ...  # of the whole tensor of which x is the local piece
@@ -73,8 +74,14 @@ class Layout(Protocol):
     def dot(self, x: Tensor, y: Tensor) -> Tensor: ...  # 0-d, sum of products
     def norm(self, x: Tensor) -> Tensor: ...  # 0-d, Euclidean
     def pad(self, x: Tensor, dim: int) -> Tensor: ...  # x with its wrapped border: one more entry at either end of dim
-    def whole(self, x: Tensor) -> Tensor: ...  # all elements, for work on whole matrices (SVD, sort)
-    def part(self, x: Tensor) -> Tensor: ...  # back from whole
+
+    def on_whole(self, work: Callable[..., Any], *xs: Tensor, like: int = 1) -> Any:
+        """``work(*xs)`` on whole tensors like the parameter (SVD, sort, FFT); what it gives.
+
+        Of what it gives, a tensor or a tuple, the first ``like`` have the parameter's shape; the others are small. ``work``
+        is pure; on shards it runs on one rank for each parameter, on tensors in the parameter's shape.
+        """
+        ...
 
 
 class Context(NamedTuple):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -27,11 +30,8 @@ class Whole:
     def pad(self, x: Tensor, dim: int) -> Tensor:
         return torch.cat((x.narrow(dim, x.shape[dim] - 1, 1), x, x.narrow(dim, 0, 1)), dim)
 
-    def whole(self, x: Tensor) -> Tensor:
-        return x
-
-    def part(self, x: Tensor) -> Tensor:
-        return x
+    def on_whole(self, work: Callable[..., Any], *xs: Tensor, like: int = 1) -> Any:
+        return work(*xs)
 
 
 WHOLE = Whole()
