@@ -16,6 +16,7 @@ from gradchain.chains.chain import override as with_values
 from gradchain.optim_wrapper.checkpoint import LoadReport, fresh_state, host_step, plan, settle, with_schedules
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, working
 from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, check, defaults, name_in, scalar, schedules
+from gradchain.optim_wrapper.names import as_groups, bind, found, numbered
 from gradchain.optim_wrapper.report import Report, report
 from gradchain.transforms import LearningRate
 from gradchain.types import ChainError, ChainWarning, ParamInfo
@@ -25,9 +26,10 @@ class ChainOptimizer(Optimizer):
     """Runs a chain on every parameter that has a gradient.
 
     params: tensors, ``named_parameters()`` or group dicts, as for any torch optimizer; a group may set its own value for
-    each hyperparameter of the chain. driver: how the chain is executed, ``"auto"`` or ``"loop"``. hyperparameters:
-    override the chain's for all groups. Raises ChainError for an unknown or unfit hyperparameter. A chain without a
-    learning rate gets ``LearningRate(lr=1.0)`` at its end, so that schedulers work.
+    each hyperparameter of the chain. Names are also found where trainers leave them, see ``optim_wrapper.names``.
+    driver: how the chain is executed, ``"auto"`` or ``"loop"``. hyperparameters: override the chain's for all groups.
+    Raises ChainError for an unknown or unfit hyperparameter. A chain without a learning rate gets
+    ``LearningRate(lr=1.0)`` at its end, so that schedulers work.
 
     State is flat: ``optimizer.state[p]["moments/first"]``; it is float32, or float64 for float64 parameters.
     """
@@ -42,7 +44,7 @@ class ChainOptimizer(Optimizer):
         self.chain = with_values(chain, hyperparameters) if hyperparameters else chain
         self.driver = driver
         self._prepare()
-        super().__init__(params, defaults(self.chain))
+        super().__init__(as_groups(params), defaults(self.chain))
 
     @override
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -53,8 +55,12 @@ class ChainOptimizer(Optimizer):
             group.update(scheduled=followed, scheduled_step=0)
         for key, value in self.defaults.items():  # each group its own tensor: schedulers write into it
             group.setdefault(key, _own(value))
-        super().add_param_group(group)
+        self._add(group)
         _drop_repeated(self.param_groups[-1])
+
+    def bind_names(self, named_parameters: Iterable[tuple[str, Tensor]]) -> None:
+        """Give parameters their names after the fact, as from ``model.named_parameters()``; others keep what they have."""
+        bind(self.param_groups, named_parameters)
 
     @torch.no_grad()
     @override
@@ -126,7 +132,20 @@ class ChainOptimizer(Optimizer):
             for key in self.binder.keys:
                 group.setdefault(key, _own(self.defaults[key]))
 
+    def _add(self, group: dict[str, Any]) -> None:
+        """Hand the group to torch, which wants names in all groups or in none, together with the names that torch misses."""
+        earlier, g = self.param_groups, len(self.param_groups)
+        names = found(group, g, any("names" in link.traits for link in self.chain.links))
+        if names is not None and earlier and "param_names" in earlier[0] and (names or self._names_found):
+            group["param_names"] = names or [f"{g}.{i}" for i in range(len(group["params"]))]
+        super().add_param_group(group)
+        if names:
+            group["param_names"] = names
+            numbered(self.param_groups)
+            self._names_found = True
+
     def _prepare(self) -> None:
+        self._names_found = False  # beyond what torch finds
         self.binder = Binder(self.chain)
         self._schedules = schedules(self.chain)
         self._bound: dict[int, tuple[tuple[Any, ...], tuple[BoundLink, ...]]] = {}

@@ -1,0 +1,100 @@
+"""Names of parameters, from wherever the caller has left them.
+
+Trainers hand over tensors, and often their names in a form of their own. They are looked for in this order:
+
+1. (name, tensor) pairs, or a list ``param_names`` beside the tensors, as torch has it;
+2. a list ``named`` beside the tensors, as a fork of sd-scripts has it;
+3. ``params`` is a view of a dict's values, as in sd-scripts and LyCORIS: the keys;
+4. an attribute ``param_name`` on every tensor;
+5. where a link of the chain asks for names and there are none: a zero matrix (out, r) right behind another one (r, in),
+   r smaller than both, is taken for B behind A of a LoRA pair.
+
+Names may also be given later, with ``ChainOptimizer.bind_names()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence, ValuesView
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradchain.types import ChainError
+
+
+def as_groups(params: Any) -> Any:
+    """A view of a dict's tensors as a group of its own, so that its keys are still there when the group is added."""
+    if isinstance(params, ValuesView) and all(isinstance(value, Tensor) for value in params):
+        return [{"params": params}]
+    return params
+
+
+def numbered(groups: Sequence[dict[str, Any]]) -> None:
+    """Gives the groups without names their numbers as names; torch wants all groups with names, or none."""
+    for g, group in enumerate(groups):
+        group.setdefault("param_names", [f"{g}.{i}" for i in range(len(group["params"]))])
+
+
+def found(group: dict[str, Any], g: int, guess: bool) -> list[str] | None:
+    """The names of the group's parameters, none where there are none; None where torch finds them itself.
+
+    ``group["params"]`` is a list afterwards.
+    """
+    params = group["params"]
+    if isinstance(params, set):
+        return None  # torch refuses it
+    group["params"] = tensors = [params] if isinstance(params, Tensor) else list(params)
+    keys: Any = getattr(params, "mapping", None) if isinstance(params, ValuesView) else None
+    if any(isinstance(param, tuple) for param in tensors):
+        return None
+    if group.get("param_names") is not None:
+        _ = _checked(group["param_names"], len(tensors), g, "param_names")
+        return None
+    if isinstance(group.get("named"), list | tuple):
+        return _checked(group["named"], len(tensors), g, "named")
+    if keys is not None:
+        return _checked(list(keys), len(tensors), g, "params")
+    attributes: list[Any] = [getattr(param, "param_name", None) for param in tensors]
+    if tensors and None not in attributes:
+        return _checked(attributes, len(tensors), g, "param_name")
+    return _structure(tensors, g) if guess else []
+
+
+def bind(groups: Sequence[dict[str, Any]], named_parameters: Iterable[tuple[str, Tensor]]) -> None:
+    """Gives parameters the names under which they are listed."""
+    names = {id(param): name for name, param in named_parameters}
+    mine = {id(param) for group in groups for param in group["params"]}
+    if not names.keys() & mine:
+        raise ChainError(
+            f"none of the {len(names)} named tensors is a parameter of the optimizer. "
+            "Pass named_parameters() of the model whose parameters the optimizer has."
+        )
+    numbered(groups)
+    for group in groups:
+        group["param_names"] = [
+            names.get(id(param), old) for param, old in zip(group["params"], group["param_names"], strict=True)
+        ]
+
+
+def _checked(names: Sequence[Any], count: int, g: int, source: str) -> list[str]:
+    if len(names) != count or not all(isinstance(name, str) for name in names):
+        found = f"{len(names)} entries" if len(names) != count else f"{next(n for n in names if not isinstance(n, str))!r}"
+        raise ChainError(
+            f"parameter group {g}: {source!r} must hold one name for each of its {count} parameters; found {found}. "
+            "Give every parameter its name, in the order of params."
+        )
+    return list(names)
+
+
+@torch.no_grad()
+def _structure(tensors: Sequence[Any], g: int) -> list[str]:
+    """Names by structure, none where nothing looks like a pair. Reads values, so once, when the group is added."""
+    names = [f"{g}.{i}" for i in range(len(tensors))]
+    for i, (a, b) in enumerate(pairwise(tensors)):
+        plain = all(type(x) in (Tensor, torch.nn.Parameter) and x.dim() == 2 and not x.is_meta and x.numel() for x in (a, b))
+        fits = plain and b.shape[1] == a.shape[0] < min(a.shape[1], b.shape[0])
+        if fits and bool(a.any()) and not bool(b.any()):
+            names[i : i + 2] = [f"{g}.{i}.lora_A", f"{g}.{i}.lora_B"]
+    return names if any("lora" in name for name in names) else []
