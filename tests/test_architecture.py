@@ -10,6 +10,7 @@ import gradchain
 
 ROOT = Path(gradchain.__file__).parent
 FLOORS = ["_fields", "types", "transforms", "chains", "optim_wrapper", "studies"]
+SHARED_MATHEMATICS = {f"gradchain.transforms.{name}" for name in ("_edges", "_stencil", "_subspace")}
 FILES = sorted(ROOT.rglob("*.py"))
 
 
@@ -46,8 +47,8 @@ def test_imports_run_one_way(path):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "transforms").glob("[!_]*.py")), ids=lambda path: path.stem)
-def test_transforms_know_only_the_types_and_the_stencil(path):
-    assert own(path) <= {"gradchain.types", "gradchain.transforms._stencil"}
+def test_transforms_know_only_the_types_and_shared_mathematics(path):
+    assert own(path) <= {"gradchain.types", *SHARED_MATHEMATICS}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

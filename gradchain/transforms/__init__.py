@@ -8,15 +8,18 @@ from gradchain.transforms.cautious import Cautious
 from gradchain.transforms.centered_second_moment import CenteredSecondMoment
 from gradchain.transforms.clip_scale import ClipScale
 from gradchain.transforms.clip_update_rms import ClipUpdateRMS
+from gradchain.transforms.difference_penalty import DifferencePenalty
 from gradchain.transforms.factored_second_moment import FactoredSecondMoment
 from gradchain.transforms.first_moment import FirstMoment
 from gradchain.transforms.grams import Grams
+from gradchain.transforms.group_agr import EdgeGroupAGR, GroupAGR
 from gradchain.transforms.inverse_time_decay import InverseTimeDecay
 from gradchain.transforms.l2 import L2
 from gradchain.transforms.laplacian import Laplacian, UpdateLaplacian, WeightDiffusion
 from gradchain.transforms.largest_second_moment import LargestSecondMoment
 from gradchain.transforms.learning_rate import LearningRate
 from gradchain.transforms.lion import Lion
+from gradchain.transforms.matrix_l2 import MatrixL2
 from gradchain.transforms.moments import Moments
 from gradchain.transforms.momentum import Momentum
 from gradchain.transforms.nesterov_moments import NesterovMoments
@@ -25,6 +28,10 @@ from gradchain.transforms.normalize import Normalize
 from gradchain.transforms.orthogonal_gradient import OrthogonalGradient
 from gradchain.transforms.parameter_scale import ParameterScale
 from gradchain.transforms.phase import Phase
+from gradchain.transforms.published_background_regularization import PublishedBackgroundRegularization
+from gradchain.transforms.published_edge_history import PublishedEdgeHistory
+from gradchain.transforms.published_frequency_penalty import PublishedFrequencyPenalty
+from gradchain.transforms.published_spatial_awareness import PublishedSpatialAwareness
 from gradchain.transforms.relative_step import RelativeStep
 from gradchain.transforms.scaled_weight_decay import ScaledWeightDecay
 from gradchain.transforms.second_moment import SecondMoment
@@ -49,16 +56,20 @@ __all__ = [
     "ClipScale",
     "ClipUpdateRMS",
     "ComponentSpeedLimit",
+    "DifferencePenalty",
+    "EdgeGroupAGR",
     "FactoredSecondMoment",
     "FirstMoment",
     "GlobalSpeedLimit",
     "Grams",
+    "GroupAGR",
     "InverseTimeDecay",
     "L2",
     "Laplacian",
     "LargestSecondMoment",
     "LearningRate",
     "Lion",
+    "MatrixL2",
     "Moments",
     "Momentum",
     "NesterovMoments",
@@ -67,6 +78,10 @@ __all__ = [
     "OrthogonalGradient",
     "ParameterScale",
     "Phase",
+    "PublishedBackgroundRegularization",
+    "PublishedEdgeHistory",
+    "PublishedFrequencyPenalty",
+    "PublishedSpatialAwareness",
     "PublishedWaveVariance",
     "RelativeStep",
     "SPD",

@@ -90,14 +90,15 @@ def spying():
 
 
 @ROWS
-@pytest.mark.parametrize("shape", [(7,), (5, 6)], ids=str)
-def test_it_reads_and_writes_what_it_says(link, shape):
+def test_it_reads_and_writes_what_it_says(link):
     kind, seen = spying()
-    flow = carry(shape, kind=kind)
-    out, _ = apply(link, flow, link.init(carry(shape).param), context())
-    assert seen == link.reads
-    changed = {slot for i, slot in enumerate(SLOTS) if tuple.__getitem__(out, i) is not tuple.__getitem__(flow, i)}
-    assert changed == link.writes
+    changed = set()
+    for shape in [(7,), (5, 6)]:  # some links have nothing to do with one or the other
+        flow = carry(shape, kind=kind)
+        out, _ = apply(link, flow, link.init(carry(shape).param), context())
+        slots = enumerate(SLOTS)
+        changed |= {slot for i, slot in slots if tuple.__getitem__(out, i) is not tuple.__getitem__(flow, i)}
+    assert (seen, changed) == (link.reads, link.writes)
 
 
 @ROWS
