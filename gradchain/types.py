@@ -103,6 +103,8 @@ class ParamInfo(NamedTuple):
     name: str  # as in named_parameters(), or "<group>.<position>" when the parameters came without names
     param: Tensor
     group: Mapping[str, Any]
+    place: int = 0  # among all parameters of the optimizer, with and without a gradient
+    state: Mapping[str, Tensor] = {}  # flat, by "<link>/<name>"; filled in for findings() only
 
 
 S = TypeVar("S", bound="tuple[Tensor, ...]", default=NoState)
@@ -181,7 +183,8 @@ class SharedTransform(Transform[S]):
 
     Before ``update`` runs, every parameter with a gradient is measured, and ``share`` turns the measurements into one
     value per parameter, which ``update`` finds in ``ctx.shared``. ``share`` is called on the link as the first group
-    has it; what differs by group is in ``infos[i].group``.
+    has it; what differs by group is in ``infos[i].group``. A link with a ``refresh_schedule`` meets at its refreshes only:
+    at other steps nothing is measured, and ``ctx.shared`` is None.
     """
 
     @abstractmethod
@@ -193,5 +196,5 @@ class SharedTransform(Transform[S]):
         """One value per parameter, in the order given."""
 
     def findings(self, infos: Sequence[ParamInfo]) -> Mapping[str, Any]:
-        """What ``optimizer.report()`` tells of names and shapes, as plain data."""
+        """What ``optimizer.report()`` tells of names and shapes, and of what the states say of them, as plain data."""
         return {}

@@ -71,6 +71,12 @@ class Job:
             return True
         return _known(step >= start if stop is None else (step >= start) & (step < stop))
 
+    def meets(self, link: BoundLink) -> bool | Tensor:
+        """Whether the parameter is to be measured: it is in the window, and due where the link refreshes by a schedule."""
+        schedule = link.transform.refresh_schedule
+        active = self.active(link)
+        return active if active is False or schedule is None else due(schedule, self.context(link).step)
+
     def run(self, link: BoundLink, shared: Any = None) -> None:
         transform, ctx, carry, state = link.transform, self.context(link, shared), self.carry, self.state_of(link)
 
@@ -107,7 +113,8 @@ def loop(jobs: Sequence[Job]) -> None:
         return
     links = jobs[0].links
     meetings = [i for i, link in enumerate(links) if isinstance(link.transform, SharedTransform)]
-    for start, stop in zip([0, *meetings], [*meetings, len(links)], strict=True):
+    starts = sorted({0, *meetings})
+    for start, stop in zip(starts, [*starts[1:], len(links)], strict=True):
         shared = _share(jobs, start) if start in meetings else {}
         for job in jobs:
             for i in range(start, stop):
@@ -139,8 +146,8 @@ def choose(condition: bool | Tensor, then: Callable[[], Any], otherwise: Any) ->
 
 
 def _share(jobs: Sequence[Job], position: int) -> dict[int, Any]:
-    """What a shared link tells each of the jobs in which it is active, by the job's id."""
-    jobs = [job for job in jobs if job.active(job.links[position]) is not False]
+    """What a shared link tells each of the jobs that meet in it, by the job's id."""
+    jobs = [job for job in jobs if job.meets(job.links[position]) is not False]
     measured: list[Tensor] = []
     for job in jobs:
         link = job.links[position]

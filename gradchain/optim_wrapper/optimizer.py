@@ -180,12 +180,14 @@ class ChainOptimizer(Optimizer):
 
     def _jobs(self) -> list[Job]:
         jobs: list[Job] = []
+        first = 0  # place of the group's first parameter
         for g, group in enumerate(self.param_groups):
             links, lr = self._links(g), scalar(group["lr"])
             for i, param in enumerate(group["params"]):
                 if param.grad is not None:
-                    info = ParamInfo(name_in(group, g, i), param, group)
+                    info = ParamInfo(name_in(group, g, i), param, group, first + i)
                     jobs.append(Job(info, links, lr, self._state_of(param, links), self.binder.used))
+            first += len(group["params"])
         return jobs
 
     def _state_of(self, param: Tensor, links: tuple[BoundLink, ...]) -> dict[str, Tensor]:

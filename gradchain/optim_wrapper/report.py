@@ -42,25 +42,27 @@ def report(optimizer: ChainOptimizer) -> Report:
     values: list[Tensor] = []
     steps: list[int] = []
     infos: list[ParamInfo] = []
+    first = 0  # place of the group's first parameter
     for g, group in enumerate(optimizer.param_groups):
         links = optimizer.binder.bind(group)
         for i, param in enumerate(group["params"]):
             state = cast("dict[str, Tensor]", optimizer.state.get(param, {}))
             name = name_in(group, g, i)
-            infos += [ParamInfo(name, param, group)] if param.requires_grad or state else []
+            infos += [ParamInfo(name, param, group, first + i, state)] if param.requires_grad or state else []
             steps += [int(state["step"])] if state else []
             for link in links:
                 if state and all(key in state for key in link.state_keys):
                     told = link.transform.figures(link.transform.State(*[state[key] for key in link.state_keys]))
                     places += [(link.label, figure, name) for figure in told]
                     values += told.values()
+        first += len(group["params"])
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for (label, figure, name), value in zip(places, _read(values), strict=True):
         figures.setdefault(label, {}).setdefault(figure, {})[name] = value
-    first = optimizer.binder.bind(optimizer.param_groups[0])
-    told_by = {link.label: link.transform.findings(infos) for link in first if isinstance(link.transform, SharedTransform)}
+    links = optimizer.binder.bind(optimizer.param_groups[0])
+    told_by = {link.label: link.transform.findings(infos) for link in links if isinstance(link.transform, SharedTransform)}
     findings = {label: dict(found) for label, found in told_by.items() if found}
-    order = [link.label for link in first]
+    order = [link.label for link in links]
     figures = {label: figures[label] for label in sorted(figures, key=order.index)}
     return Report((min(steps, default=0), max(steps, default=0)), figures, findings)
 
