@@ -99,11 +99,11 @@ class Job:
         update = self.carry.update
         if "gate" in self.used:
             update = torch.where(self.carry.gate != 0, update, torch.zeros_like(update))
-        target = elements(self.info.param.detach())
-        target.copy_(self.carry.param - update)
-        for name, value in self.fresh.items():
+        for name, value in self.fresh.items():  # before the parameter, which a state may still look at
             if value is not self.state[name]:
                 self.state[name].copy_(value)
+        target = elements(self.info.param.detach())
+        target.copy_(self.carry.param - update)
         self.state["step"].copy_(self.step)
 
 

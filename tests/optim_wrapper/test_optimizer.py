@@ -4,7 +4,7 @@ import copy
 import inspect
 import pickle
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import pytest
 import torch
@@ -184,6 +184,28 @@ def test_a_factor_that_no_link_writes_is_one():
     chain(t.ApplyScale(), t.LearningRate(lr=0.1)).optimizer([factored]).step()
     chain(t.LearningRate(lr=0.1)).optimizer([plain]).step()
     assert torch.equal(factored, plain)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Remember(Transform[tuple[torch.Tensor]]):
+    """Keeps the parameter that it was shown."""
+
+    State = NamedTuple("Seen", [("param", torch.Tensor)])
+    reads = frozenset({"param"})
+
+    def init(self, param):
+        return self.State(torch.zeros_like(param))
+
+    def update(self, carry, state, ctx):
+        return carry, self.State(carry.param)
+
+
+def test_a_state_that_is_the_parameter_is_the_one_before_the_step():
+    p = torch.nn.Parameter(torch.tensor([3.0]))
+    p.grad = torch.ones(1)
+    optimizer = chain(Remember(), t.LearningRate(lr=0.5)).optimizer([p])
+    optimizer.step()
+    assert (p.item(), optimizer.state[p]["remember/param"].item()) == (2.5, 3.0)
 
 
 def test_a_closed_gate_keeps_the_parameter_untouched_and_the_state_running():
