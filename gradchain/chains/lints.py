@@ -19,11 +19,21 @@ def _having(links: Links, trait: str) -> list[str]:
     return [link.label for link in links if trait in link.traits]
 
 
+def _meeting(links: Links) -> list[str]:
+    """Names of the links that have a step in common with another of them; by Phase() links can take turns."""
+
+    def overlap(one: Transform[Any], other: Transform[Any]) -> bool:
+        (start, stop), (first, last) = one.window, other.window
+        return (last is None or start < last) and (stop is None or first < stop)
+
+    return [one.label for one in links if any(overlap(one, other) for other in links if other is not one)]
+
+
 def nonsense(links: Links) -> list[str]:
     """Complaints about chains that most likely do not do what was meant; building one with ``chain()`` warns."""
     found: list[str] = []
     for trait, what in ONCE.items():
-        if len(names := _having(links, trait)) > 1:
+        if names := _meeting([link for link in links if trait in link.traits]):
             found.append(f"{' and '.join(map(repr, names))} {what}; the second undoes or repeats the first. Keep one.")
     return found
 

@@ -95,6 +95,14 @@ def test_nonsense_is_built_with_a_warning(links, complaint):
         chain(*links)
 
 
+def test_links_that_take_turns_are_no_nonsense():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chain(t.Phase(t.Grams(), stop=5), t.Phase(t.Cautious(), start=5), t.LearningRate())
+    with pytest.warns(ChainWarning, match="'grams' and 'cautious' align"):
+        chain(t.Phase(t.Grams(), stop=6), t.Phase(t.Cautious(), start=5), t.LearningRate())
+
+
 def test_sense_is_built_without():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
