@@ -1,7 +1,7 @@
 """PyTorch optimizers as chains of small pure transforms: build one, take one apart, measure what each link is worth."""
 
 from gradchain import optim_wrapper, transforms
-from gradchain.chains import Chain, chain, presets
+from gradchain.chains import Chain, Partition, chain, partition, presets
 from gradchain.optim_wrapper import ChainOptimizer
 from gradchain.types import Carry, ChainError, ChainWarning, Context, ParamInfo, SharedTransform, Transform
 
@@ -15,10 +15,12 @@ __all__ = [
     "ChainWarning",
     "Context",
     "ParamInfo",
+    "Partition",
     "SharedTransform",
     "Transform",
     "chain",
     "optim_wrapper",
+    "partition",
     "presets",
     "transforms",
 ]

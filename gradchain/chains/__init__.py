@@ -1,6 +1,18 @@
-"""Chains and the presets made of them."""
+"""Chains, what is built of several, and the presets made of them."""
 
 from gradchain.chains import presets
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.partition import Partition, partition
+from gradchain.chains.where import biases_and_norms, hidden_matrices, in_modules, matrices
 
-__all__ = ["Chain", "chain", "presets"]
+__all__ = [
+    "Chain",
+    "Partition",
+    "biases_and_norms",
+    "chain",
+    "hidden_matrices",
+    "in_modules",
+    "matrices",
+    "partition",
+    "presets",
+]

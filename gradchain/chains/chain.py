@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,19 @@ class Chain:
         _check_names(self.links)
         _check_slots(self.links)
         _ = self.hyperparameters
+
+    @property
+    def parts(self) -> Mapping[str, Chain]:
+        """The chain under no label, as ``Partition.parts`` has several by label."""
+        return {"": self}
+
+    def label_of(self, group: Mapping[str, Any]) -> str:
+        """The key in ``parts`` of the chain that a parameter group runs."""
+        return ""
+
+    def map(self, change: Callable[[Chain], Chain]) -> Chain:
+        """The chain changed, as ``Partition.map`` changes every one."""
+        return change(self)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -76,6 +89,17 @@ class Chain:
         """The chain with more links behind the named one."""
         at = self._position(name) + 1
         return Chain((*self.links[:at], *links, *self.links[at:]))
+
+    def override(self, values: Mapping[str, Any]) -> Chain:
+        """The chain with hyperparameters exchanged by key, checked; ChainError names the keys there are."""
+        keys = self.hyperparameters
+        if unknown := [key for key in values if key not in keys]:
+            raise ChainError(f"this chain has no hyperparameter {unknown[0]!r}; it has: {', '.join(keys)}. Use one of these.")
+        changes: dict[str, dict[str, Any]] = {}
+        for key, value in values.items():
+            link, name = keys[key]
+            changes.setdefault(link.label, {})[name] = value
+        return Chain(tuple(replace(link, **changes[link.label]) if link.label in changes else link for link in self.links))
 
     def ablations(self) -> dict[str, Chain]:
         """One shorter chain per removable link, by the name of the link left out.
@@ -165,15 +189,3 @@ def _check_slots(links: Sequence[Transform[Any]]) -> None:
             f"{orphan.label!r} reads {slot}, but no link before it writes it; links before it: {', '.join(before) or 'none'}. "
             f"Put {WRITERS[slot]} earlier."
         )
-
-
-def override(chain: Chain, values: Mapping[str, Any]) -> Chain:
-    """The chain with hyperparameters exchanged by key, checked; ChainError names the keys there are."""
-    keys = chain.hyperparameters
-    if unknown := [key for key in values if key not in keys]:
-        raise ChainError(f"this chain has no hyperparameter {unknown[0]!r}; it has: {', '.join(keys)}. Use one of these.")
-    changes: dict[str, dict[str, Any]] = {}
-    for key, value in values.items():
-        link, name = keys[key]
-        changes.setdefault(link.label, {})[name] = value
-    return Chain(tuple(replace(link, **changes[link.label]) if link.label in changes else link for link in chain.links))

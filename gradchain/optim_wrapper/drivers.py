@@ -41,6 +41,7 @@ class Job:
     lr: Tensor
     state: dict[str, Tensor]  # live, flat
     used: frozenset[str]  # slots that some link of the chain reads or writes
+    label: str = ""  # of the chain, where different parameters have different ones
     step: Tensor = field(init=False)
     carry: Carry = field(init=False)
     fresh: dict[str, Tensor] = field(init=False)
@@ -108,9 +109,12 @@ class Job:
 
 
 def loop(jobs: Sequence[Job]) -> None:
-    """One parameter after the other, link by link; all of them meet where a link is shared."""
-    if not jobs:
-        return
+    """One parameter after the other, link by link; all that run the same chain meet where a link is shared."""
+    for label in dict.fromkeys(job.label for job in jobs):
+        _loop([job for job in jobs if job.label == label])
+
+
+def _loop(jobs: Sequence[Job]) -> None:
     links = jobs[0].links
     meetings = [i for i, link in enumerate(links) if isinstance(link.transform, SharedTransform)]
     starts = sorted({0, *meetings})

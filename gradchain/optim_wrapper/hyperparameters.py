@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gradchain._fields import checked, field_hints, is_dynamic
 from gradchain.chains import Chain
+from gradchain.chains.partition import Recipe
 from gradchain.types import ChainError, Transform
 
 
@@ -25,16 +26,23 @@ def schedules(chain: Chain) -> dict[str, Any]:
 
 
 def defaults(chain: Chain) -> dict[str, Any]:
-    """What a parameter group starts from: the chain's own values, schedules at their first."""
+    """What a parameter group of the chain starts from: the chain's own values, schedules at their first."""
     values = {key: getattr(link, field) for key, (link, field) in chain.hyperparameters.items()}
     return {key: value(1) if _is_schedule(value) else value for key, value in values.items()}
 
 
-def check(chain: Chain, group: Mapping[str, Any]) -> dict[str, Any]:
-    """The group's values of the chain's hyperparameters, in the form they are kept in; ChainError where one does not fit.
+def common_defaults(recipe: Recipe) -> dict[str, Any]:
+    """What every group starts from: the keys that all chains have, with the first chain's values."""
+    first, *others = map(defaults, recipe.parts.values())
+    return {key: value for key, value in first.items() if all(key in other for other in others)}
+
+
+def check(recipe: Recipe, group: Mapping[str, Any]) -> dict[str, Any]:
+    """The group's values of its chain's hyperparameters, in the form they are kept in; ChainError where one does not fit.
 
     Keys that belong to no link are left to whoever put them there (schedulers, trainers).
     """
+    chain = recipe.parts[recipe.label_of(group)]
     given: dict[str, Any] = {}
     links: dict[str, dict[str, Any]] = {}
     for key, (link, field) in chain.hyperparameters.items():
@@ -85,9 +93,27 @@ class BoundLink(NamedTuple):
 
 
 class Binder:
-    """Puts a group's values into the links of a chain. What depends on the chain alone is worked out once."""
+    """Puts a group's values into the links of its chain. What depends on the chains alone is worked out once."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._binders = {label: ChainBinder(chain) for label, chain in recipe.parts.items()}
+
+    def of(self, group: Mapping[str, Any]) -> ChainBinder:
+        """The binder of the group's chain."""
+        return self._binders[self._recipe.label_of(group)]
+
+    def bind(self, group: Mapping[str, Any]) -> tuple[BoundLink, ...]:
+        """The links with the group's values: numbers that may change as 0-d tensors, the rest as it is."""
+        return self.of(group).bind(group)
+
+
+class ChainBinder:
+    """A binder for the groups of one chain."""
 
     def __init__(self, chain: Chain) -> None:
+        self.defaults = defaults(chain)
+        self.schedules = schedules(chain)
         places = {(link.label, field): key for key, (link, field) in chain.hyperparameters.items()}
         self.keys = tuple(chain.hyperparameters)
         self.used = frozenset[str]().union(*(link.reads | link.writes for link in chain.links))
@@ -102,7 +128,7 @@ class Binder:
         )
 
     def bind(self, group: Mapping[str, Any]) -> tuple[BoundLink, ...]:
-        """The links with the group's values: numbers that may change as 0-d tensors, the rest as it is."""
+        """The links with the group's values."""
         bound: list[BoundLink] = []
         for plain, places, label, state_keys in self._plans:
             link = object.__new__(type(plain))  # not through __init__, which would check numbers where tensors stand now

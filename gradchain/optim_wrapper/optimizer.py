@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from gradchain.chains.chain import Chain
-from gradchain.chains.chain import override as with_values
+from gradchain.chains.partition import Partition, Recipe
 from gradchain.optim_wrapper.checkpoint import LoadReport, fresh_state, host_step, plan, settle, with_schedules
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, working
-from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, check, defaults, name_in, scalar, schedules
+from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, check, common_defaults, name_in, scalar
 from gradchain.optim_wrapper.names import as_groups, bind, found, numbered
 from gradchain.optim_wrapper.report import Report, report
 from gradchain.transforms import LearningRate
@@ -27,36 +27,36 @@ class ChainOptimizer(Optimizer):
 
     params: tensors, ``named_parameters()`` or group dicts, as for any torch optimizer; a group may set its own value for
     each hyperparameter of the chain. Names are also found where trainers leave them, see ``optim_wrapper.names``.
-    driver: how the chain is executed, ``"auto"`` or ``"loop"``. hyperparameters: override the chain's for all groups.
-    Raises ChainError for an unknown or unfit hyperparameter. A chain without a learning rate gets
-    ``LearningRate(lr=1.0)`` at its end, so that schedulers work.
+    chain: a Chain, or a Partition, for which groups are split by label. driver: how chains are executed, ``"auto"`` or
+    ``"loop"``. hyperparameters: override the chain's for all groups. Raises ChainError for an unknown or unfit
+    hyperparameter. A chain without a learning rate gets ``LearningRate(lr=1.0)`` at its end, so that schedulers work.
 
     State is flat: ``optimizer.state[p]["moments/first"]``; it is float32, or float64 for float64 parameters.
     """
 
-    def __init__(self, params: Iterable[Any], chain: Chain, *, driver: str = "auto", **hyperparameters: Any) -> None:
-        if not isinstance(chain, Chain):  # pyright: ignore[reportUnnecessaryIsInstance]
+    def __init__(self, params: Iterable[Any], chain: Recipe, *, driver: str = "auto", **hyperparameters: Any) -> None:
+        if not isinstance(chain, Chain | Partition):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ChainError(f"chain must be a Chain; found {chain!r}. Build one with gradchain.chain(...) or a preset.")
         if driver not in DRIVERS:
             raise ChainError(f"no driver is named {driver!r}; there are: {', '.join(DRIVERS)}. Use one of these.")
-        if "lr" not in chain.hyperparameters:
-            chain = Chain((*chain.links, LearningRate(lr=1.0)))
-        self.chain = with_values(chain, hyperparameters) if hyperparameters else chain
+        chain = chain.map(_with_rate)
+        self.chain = chain.override(hyperparameters) if hyperparameters else chain
         self.driver = driver
         self._prepare()
-        super().__init__(as_groups(params), defaults(self.chain))
+        super().__init__(as_groups(params), common_defaults(self.chain))
 
     @override
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         if not isinstance(param_group, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"param_group must be a dict; found {type(param_group).__name__}.")
-        group = {**param_group, **check(self.chain, param_group)}
-        if followed := tuple(key for key in self._schedules if key not in param_group):
-            group.update(scheduled=followed, scheduled_step=0)
-        for key, value in self.defaults.items():  # each group its own tensor: schedulers write into it
-            group.setdefault(key, _own(value))
-        self._add(group)
-        _drop_repeated(self.param_groups[-1])
+        for part in [{**part, **check(self.chain, part)} for part in self._parts(param_group)]:
+            known = self.binder.of(part)
+            if followed := tuple(key for key in known.schedules if key not in part):
+                part.update(scheduled=followed, scheduled_step=0)
+            for key, value in known.defaults.items():  # each group its own tensor: schedulers write into it
+                part.setdefault(key, _own(value))
+            self._add(part)
+            _drop_repeated(self.param_groups[-1])
 
     def bind_names(self, named_parameters: Iterable[tuple[str, Tensor]]) -> None:
         """Give parameters their names after the fact, as from ``model.named_parameters()``; others keep what they have."""
@@ -86,6 +86,13 @@ class ChainOptimizer(Optimizer):
                 if other is param:
                     return name_in(group, g, i)
         raise ChainError("this parameter is not one of the optimizer's. Add it with add_param_group.")
+
+    def by_label(self, values: Mapping[str, Any]) -> list[Any]:
+        """One value for each group, by its label: ``LambdaLR(optimizer, optimizer.by_label({"muon": f, "adamw": g}))``."""
+        if values.keys() != self.chain.parts.keys():
+            labels, found = (", ".join(names) or "none" for names in (self.chain.parts, values))
+            raise ChainError(f"by_label needs a value for each of {labels}; found: {found}. Pass one for each.")
+        return [values[self.chain.label_of(group)] for group in self.param_groups]
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = False) -> None:
@@ -129,13 +136,27 @@ class ChainOptimizer(Optimizer):
         super().__setstate__(state)
         self._prepare()
         for group in self.param_groups:
-            for key in self.binder.keys:
-                group.setdefault(key, _own(self.defaults[key]))
+            for key, value in self.binder.of(group).defaults.items():
+                group.setdefault(key, _own(value))
+
+    def _parts(self, group: dict[str, Any]) -> list[dict[str, Any]]:
+        """The group as it is, or one group for each label that occurs in it."""
+        if not isinstance(self.chain, Partition):
+            return [dict(group)]
+        group, g = dict(group), len(self.param_groups)
+        if names := found(group, g, self._guess):
+            group["named"] = names
+        params: Any = group["params"]
+        if isinstance(params, list) and params and isinstance(params[0], tuple):
+            pairs = cast("list[tuple[str, Tensor]]", params)
+            group.update(param_names=[name for name, _ in pairs], params=[param for _, param in pairs])
+        names = names or [name_in(group, g, i) for i in range(len(group["params"]))]
+        return self.chain.split(group, names)
 
     def _add(self, group: dict[str, Any]) -> None:
         """Hand the group to torch, which wants names in all groups or in none, together with the names that torch misses."""
         earlier, g = self.param_groups, len(self.param_groups)
-        names = found(group, g, any("names" in link.traits for link in self.chain.links))
+        names = found(group, g, self._guess)
         if names is not None and earlier and "param_names" in earlier[0] and (names or self._names_found):
             group["param_names"] = names or [f"{g}.{i}" for i in range(len(group["params"]))]
         super().add_param_group(group)
@@ -146,8 +167,8 @@ class ChainOptimizer(Optimizer):
 
     def _prepare(self) -> None:
         self._names_found = False  # beyond what torch finds
+        self._guess = any("names" in link.traits for link in self.chain.links)
         self.binder = Binder(self.chain)
-        self._schedules = schedules(self.chain)
         self._bound: dict[int, tuple[tuple[Any, ...], tuple[BoundLink, ...]]] = {}
 
     def _refuse_sparse(self) -> None:
@@ -163,16 +184,17 @@ class ChainOptimizer(Optimizer):
         for group in self.param_groups:
             if "scheduled" in group:
                 group["scheduled_step"] += 1
+                schedules = self.binder.of(group).schedules
                 for key in group["scheduled"]:
-                    if key in self._schedules:
-                        group[key] = self._schedules[key](group["scheduled_step"])
+                    if key in schedules:
+                        group[key] = schedules[key](group["scheduled_step"])
 
     def _links(self, number: int) -> tuple[BoundLink, ...]:
         """The group's links, made anew only when a value has changed."""
         group = self.param_groups[number]
         if torch.compiler.is_compiling():
             return self.binder.bind(group)
-        values = tuple(group[key] for key in self.binder.keys)
+        values = tuple(group[key] for key in self.binder.of(group).keys)
         known = self._bound.get(number)
         if known is None or any(isinstance(value, Tensor) for value in values) or known[0] != values:
             known = self._bound[number] = (values, self.binder.bind(group))
@@ -182,11 +204,12 @@ class ChainOptimizer(Optimizer):
         jobs: list[Job] = []
         first = 0  # place of the group's first parameter
         for g, group in enumerate(self.param_groups):
-            links, lr = self._links(g), scalar(group["lr"])
+            links, lr, used = self._links(g), scalar(group["lr"]), self.binder.of(group).used
+            label = self.chain.label_of(group)
             for i, param in enumerate(group["params"]):
                 if param.grad is not None:
                     info = ParamInfo(name_in(group, g, i), param, group, first + i)
-                    jobs.append(Job(info, links, lr, self._state_of(param, links), self.binder.used))
+                    jobs.append(Job(info, links, lr, self._state_of(param, links), used, label))
             first += len(group["params"])
         return jobs
 
@@ -197,6 +220,10 @@ class ChainOptimizer(Optimizer):
             for link in links:
                 state.update(fresh_state(link, working(param)))
         return state
+
+
+def _with_rate(chain: Chain) -> Chain:
+    return chain if "lr" in chain.hyperparameters else Chain((*chain.links, LearningRate(lr=1.0)))
 
 
 def _own(value: Any) -> Any:

@@ -59,10 +59,14 @@ def report(optimizer: ChainOptimizer) -> Report:
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for (label, figure, name), value in zip(places, _read(values), strict=True):
         figures.setdefault(label, {}).setdefault(figure, {})[name] = value
-    links = optimizer.binder.bind(optimizer.param_groups[0])
-    told_by = {link.label: link.transform.findings(infos) for link in links if isinstance(link.transform, SharedTransform)}
-    findings = {label: dict(found) for label, found in told_by.items() if found}
-    order = [link.label for link in links]
+    findings: dict[str, dict[str, Any]] = {}
+    order: list[str] = []
+    for label in optimizer.chain.parts:  # a shared link tells of the parameters of its own chain
+        mine = [info for info in infos if optimizer.chain.label_of(info.group) == label]
+        for link in optimizer.binder.bind(mine[0].group) if mine else ():
+            order.append(link.label)
+            if isinstance(link.transform, SharedTransform) and (found := link.transform.findings(mine)):
+                findings.setdefault(link.label, {}).update(found)
     figures = {label: figures[label] for label in sorted(figures, key=order.index)}
     return Report((min(steps, default=0), max(steps, default=0)), figures, findings)
 
