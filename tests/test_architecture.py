@@ -10,7 +10,9 @@ import gradchain
 
 ROOT = Path(gradchain.__file__).parent
 FLOORS = ["_fields", "types", "transforms", "chains", "optim_wrapper", "studies"]
-SHARED_MATHEMATICS = {f"gradchain.transforms.{name}" for name in ("_edges", "_stencil", "_subspace")}
+SHARED_MATHEMATICS = {
+    f"gradchain.transforms.{name}" for name in ("_cosine", "_decay_schedule", "_edges", "_stencil", "_subspace")
+}
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -2,6 +2,7 @@
 
 from gradchain.transforms.adopt import ADOPT
 from gradchain.transforms.agr import AGR
+from gradchain.transforms.alignment_damping import AlignmentDamping
 from gradchain.transforms.amsgrad_moments import AMSGradMoments
 from gradchain.transforms.apply_scale import ApplyScale
 from gradchain.transforms.cautious import Cautious
@@ -9,12 +10,14 @@ from gradchain.transforms.centered_second_moment import CenteredSecondMoment
 from gradchain.transforms.clip_scale import ClipScale
 from gradchain.transforms.clip_update_rms import ClipUpdateRMS
 from gradchain.transforms.difference_penalty import DifferencePenalty
+from gradchain.transforms.dynamic_weight_decay import DynamicWeightDecay, DynamicWeightDecayAfterStep
 from gradchain.transforms.factored_second_moment import FactoredSecondMoment
 from gradchain.transforms.first_moment import FirstMoment
 from gradchain.transforms.grams import Grams
 from gradchain.transforms.group_agr import EdgeGroupAGR, GroupAGR
 from gradchain.transforms.inverse_time_decay import InverseTimeDecay
 from gradchain.transforms.l2 import L2
+from gradchain.transforms.lagged_moments import LaggedMoments
 from gradchain.transforms.laplacian import Laplacian, UpdateLaplacian, WeightDiffusion
 from gradchain.transforms.largest_second_moment import LargestSecondMoment
 from gradchain.transforms.learning_rate import LearningRate
@@ -22,8 +25,10 @@ from gradchain.transforms.lion import Lion
 from gradchain.transforms.matrix_l2 import MatrixL2
 from gradchain.transforms.moments import Moments
 from gradchain.transforms.momentum import Momentum
+from gradchain.transforms.monotone_moments import MonotoneMoments
 from gradchain.transforms.nesterov_moments import NesterovMoments
 from gradchain.transforms.nesterov_momentum import NesterovMomentum
+from gradchain.transforms.norm_ceiling import NormCeiling
 from gradchain.transforms.normalize import Normalize
 from gradchain.transforms.orthogonal_gradient import OrthogonalGradient
 from gradchain.transforms.parameter_scale import ParameterScale
@@ -32,6 +37,7 @@ from gradchain.transforms.published_background_regularization import PublishedBa
 from gradchain.transforms.published_edge_history import PublishedEdgeHistory
 from gradchain.transforms.published_frequency_penalty import PublishedFrequencyPenalty
 from gradchain.transforms.published_spatial_awareness import PublishedSpatialAwareness
+from gradchain.transforms.pull_to_start import PullToStart
 from gradchain.transforms.relative_step import RelativeStep
 from gradchain.transforms.scaled_weight_decay import ScaledWeightDecay
 from gradchain.transforms.second_moment import SecondMoment
@@ -41,6 +47,7 @@ from gradchain.transforms.speed_limit import ComponentSpeedLimit, GlobalSpeedLim
 from gradchain.transforms.step_corrected_moments import StepCorrectedMoments
 from gradchain.transforms.sum_of_squares import SumOfSquares
 from gradchain.transforms.tam import TAM
+from gradchain.transforms.torque_damping import TorqueDamping
 from gradchain.transforms.variance_floor import VarianceFloor
 from gradchain.transforms.wave_variance import PublishedWaveVariance, WaveVariance
 from gradchain.transforms.weight_decay import WeightDecay
@@ -50,6 +57,7 @@ __all__ = [
     "ADOPT",
     "AGR",
     "AMSGradMoments",
+    "AlignmentDamping",
     "ApplyScale",
     "Cautious",
     "CenteredSecondMoment",
@@ -57,6 +65,8 @@ __all__ = [
     "ClipUpdateRMS",
     "ComponentSpeedLimit",
     "DifferencePenalty",
+    "DynamicWeightDecay",
+    "DynamicWeightDecayAfterStep",
     "EdgeGroupAGR",
     "FactoredSecondMoment",
     "FirstMoment",
@@ -65,6 +75,7 @@ __all__ = [
     "GroupAGR",
     "InverseTimeDecay",
     "L2",
+    "LaggedMoments",
     "Laplacian",
     "LargestSecondMoment",
     "LearningRate",
@@ -72,8 +83,10 @@ __all__ = [
     "MatrixL2",
     "Moments",
     "Momentum",
+    "MonotoneMoments",
     "NesterovMoments",
     "NesterovMomentum",
+    "NormCeiling",
     "Normalize",
     "OrthogonalGradient",
     "ParameterScale",
@@ -83,6 +96,7 @@ __all__ = [
     "PublishedFrequencyPenalty",
     "PublishedSpatialAwareness",
     "PublishedWaveVariance",
+    "PullToStart",
     "RelativeStep",
     "SPD",
     "ScaledWeightDecay",
@@ -92,6 +106,7 @@ __all__ = [
     "StepCorrectedMoments",
     "SumOfSquares",
     "TAM",
+    "TorqueDamping",
     "UpdateLaplacian",
     "VarianceFloor",
     "WaveVariance",
