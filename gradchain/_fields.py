@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Callable
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
@@ -80,6 +81,8 @@ def _value(value: Any, hint: Any) -> tuple[bool, Any]:
     if bare in (int, float):
         kept = _number(value, bare, interval)
         return (False, kept) if isinstance(kept, str) else (True, kept)
+    if origin is Callable:
+        return callable(value), value if callable(value) else "a function"
     if bare is type(None):
         return (True, None) if value is None else (False, "None")
     return isinstance(value, bare), value if isinstance(value, bare) else f"a {bare.__name__}"

@@ -127,6 +127,7 @@ class Transform(ABC, Generic[S]):
     removable: ClassVar[bool] = True  # False where leaving the link out makes no sense in an ablation
 
     window: tuple[Annotated[int, "[1, inf)"], Annotated[int, "[1, inf)"] | None] = (1, None)  # see Phase()
+    only: Callable[[str, Tensor], bool] | None = None  # parameters, by name, on which the link works; see masked()
     name: str = ""  # key of its state, and prefix of its hyperparameters where given; default: class name in snake case
 
     def __post_init__(self) -> None:
@@ -143,7 +144,7 @@ class Transform(ABC, Generic[S]):
     @classmethod
     def hyperparameters(cls) -> tuple[str, ...]:
         """Names of the fields that are the technique's own."""
-        return tuple(f.name for f in fields(cls) if f.name not in ("name", "window"))
+        return tuple(f.name for f in fields(cls) if f.name not in ("name", "window", "only"))
 
     @property
     def refresh_schedule(self) -> tuple[int, int] | None:
@@ -175,7 +176,8 @@ class Transform(ABC, Generic[S]):
         given = [(field, getattr(self, field)) for field in self.hyperparameters()]
         given += [("name", self.name)] if self.name else []
         given += [("window", self.window)] if self.window != (1, None) else []
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given)})"
+        text = f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given)})"
+        return text if self.only is None else f"masked({text}, by={self.only!r})"
 
 
 class SharedTransform(Transform[S]):

@@ -2,6 +2,7 @@
 
 from gradchain.chains import presets
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.masked import masked
 from gradchain.chains.partition import Partition, partition
 from gradchain.chains.where import biases_and_norms, hidden_matrices, in_modules, matrices
 
@@ -12,6 +13,7 @@ __all__ = [
     "chain",
     "hidden_matrices",
     "in_modules",
+    "masked",
     "matrices",
     "partition",
     "presets",

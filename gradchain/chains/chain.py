@@ -165,12 +165,13 @@ def _check_names(links: Sequence[Transform[Any]]) -> None:
 
 
 def _first_orphan(links: Sequence[Transform[Any]]) -> Transform[Any] | None:
-    """The first link that reads a slot which nobody before it has written."""
-    written = set(GIVEN)
+    """The first link that reads a slot which nobody before it has written, for all parameters that it works on."""
+    written: dict[Any, set[str]] = {None: set(GIVEN)}  # by the rule of masked()
     for link in links:
-        if not link.reads <= written:
+        mine = written.setdefault(link.only, set())
+        if not link.reads <= written[None] | mine:
             return link
-        written |= link.writes if link.window == (1, None) else set()
+        mine |= link.writes if link.window == (1, None) else set()
     return None
 
 

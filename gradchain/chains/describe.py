@@ -23,7 +23,8 @@ def _row(link: Transform[Any]) -> list[str]:
     settings = ", ".join(f"{field}={getattr(link, field)!r}" for field in link.hyperparameters())
     slots = [", ".join(sorted(s)) or "-" for s in (link.reads, link.writes)]
     state = ", ".join(getattr(link.State, "_fields", ())) or "-"
-    return [link.label, settings or "-", *slots, state, f"{state_bytes(link):.3g}"]
+    label = link.label if link.only is None else f"{link.label}, for {link.only!r}"
+    return [label, settings or "-", *slots, state, f"{state_bytes(link):.3g}"]
 
 
 def describe(links: Sequence[Transform[Any]], note: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -37,11 +37,12 @@ def host_step(value: float | Tensor = 0.0) -> Tensor:
     return torch.zeros((), dtype=torch.float32, device="cpu") + torch.as_tensor(value, dtype=torch.float32, device="cpu")
 
 
-def _numbered(optimizer: ChainOptimizer, saved: Mapping[str, Any]) -> list[tuple[int, Tensor, Mapping[str, Any]]]:
-    """(saved number, parameter, its group) for every parameter, in the order in which they were saved."""
-    found: list[tuple[int, Tensor, Mapping[str, Any]]] = []
-    for group, old in zip(optimizer.param_groups, saved["param_groups"], strict=False):
-        found += [(number, param, group) for number, param in zip(old["params"], group["params"], strict=False)]
+def _numbered(optimizer: ChainOptimizer, saved: Mapping[str, Any]) -> list[tuple[int, Tensor, Sequence[BoundLink]]]:
+    """(saved number, parameter, its links) for every parameter, in the order in which they were saved."""
+    found: list[tuple[int, Tensor, Sequence[BoundLink]]] = []
+    for g, (group, old) in enumerate(zip(optimizer.param_groups, saved["param_groups"], strict=False)):
+        pairs = zip(old["params"], group["params"], strict=False)
+        found += [(number, param, optimizer.links_at(g, i)) for i, (number, param) in enumerate(pairs)]
     return found
 
 
@@ -73,13 +74,13 @@ def plan(
         check(optimizer.chain, group)
     kept, dropped, fresh = dict[str, None](), dict[str, None](), dict[str, None]()
     states: dict[Tensor, dict[str, Tensor]] = {}
-    for number, param, group in _numbered(optimizer, saved):
+    for number, param, links in _numbered(optimizer, saved):
         old = dict(saved["state"].get(number, {}))
         if not old:
             continue
         name = optimizer.name_of(param)
         new = {"step": host_step(_fit(name, "step", old.pop("step", 0.0), host_step()))}
-        for link in optimizer.binder.bind(group):
+        for link in links:
             initial, since = fresh_state(link, working(param)), f"{link.label}/since"
             if initial.keys() <= old.keys():
                 new |= {key: _fit(name, key, old.pop(key), value) for key, value in initial.items()}

@@ -74,6 +74,8 @@ class Job:
 
     def meets(self, link: BoundLink) -> bool | Tensor:
         """Whether the parameter is to be measured: it is in the window, and due where the link refreshes by a schedule."""
+        if not isinstance(link.transform, SharedTransform):
+            return False  # a shared link that is absent for this parameter
         schedule = link.transform.refresh_schedule
         active = self.active(link)
         return active if active is False or schedule is None else due(schedule, self.context(link).step)
@@ -116,7 +118,8 @@ def loop(jobs: Sequence[Job]) -> None:
 
 def _loop(jobs: Sequence[Job]) -> None:
     links = jobs[0].links
-    meetings = [i for i, link in enumerate(links) if isinstance(link.transform, SharedTransform)]
+    shared = {i for job in jobs for i, link in enumerate(job.links) if isinstance(link.transform, SharedTransform)}
+    meetings = sorted(shared)
     starts = sorted({0, *meetings})
     for start, stop in zip(starts, [*starts[1:], len(links)], strict=True):
         shared = _share(jobs, start) if start in meetings else {}

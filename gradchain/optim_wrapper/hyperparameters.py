@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from gradchain._fields import checked, field_hints, is_dynamic
 from gradchain.chains import Chain
 from gradchain.chains.partition import Recipe
-from gradchain.types import ChainError, Transform
+from gradchain.types import Carry, ChainError, Context, NoState, Transform
 
 
 def _is_schedule(value: Any) -> bool:
@@ -84,12 +85,28 @@ def _seen(value: Any) -> Any:
     return scalar(value) if isinstance(value, int | float | Tensor) else value
 
 
+class Absent(Transform):
+    """Stands where a masked link does not work."""
+
+    @override
+    def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
+        return carry, state
+
+
+ABSENT = Absent()
+
+
 class BoundLink(NamedTuple):
     """A link as it runs for one group."""
 
     transform: Transform[Any]  # its fields are the group's current values
     label: str
     state_keys: tuple[str, ...]  # flat names of its state, in the order of its State
+
+
+def without(links: tuple[BoundLink, ...], absent: tuple[int, ...]) -> tuple[BoundLink, ...]:
+    """The links with those at some positions absent."""
+    return tuple(BoundLink(ABSENT, link.label, ()) if i in absent else link for i, link in enumerate(links))
 
 
 class Binder:
@@ -117,6 +134,7 @@ class ChainBinder:
         places = {(link.label, field): key for key, (link, field) in chain.hyperparameters.items()}
         self.keys = tuple(chain.hyperparameters)
         self.used = frozenset[str]().union(*(link.reads | link.writes for link in chain.links))
+        self._masks = tuple((i, link.only) for i, link in enumerate(chain.links) if link.only is not None)
         self._plans = tuple(
             (
                 link,
@@ -127,6 +145,10 @@ class ChainBinder:
             for link in chain.links
         )
 
+    def absent(self, name: str, param: Tensor) -> tuple[int, ...]:
+        """Positions of the links that do not work on this parameter."""
+        return tuple(i for i, only in self._masks if not only(name, param))
+
     def bind(self, group: Mapping[str, Any]) -> tuple[BoundLink, ...]:
         """The links with the group's values."""
         bound: list[BoundLink] = []
@@ -134,6 +156,7 @@ class ChainBinder:
             link = object.__new__(type(plain))  # not through __init__, which would check numbers where tensors stand now
             object.__setattr__(link, "name", plain.name)
             object.__setattr__(link, "window", plain.window)
+            object.__setattr__(link, "only", plain.only)
             for field, key, dynamic in places:
                 object.__setattr__(link, field, _seen(group[key]) if dynamic else group[key])
             bound.append(BoundLink(link, label, state_keys))

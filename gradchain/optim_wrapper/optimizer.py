@@ -15,11 +15,13 @@ from gradchain.chains.chain import Chain
 from gradchain.chains.partition import Partition, Recipe
 from gradchain.optim_wrapper.checkpoint import LoadReport, fresh_state, host_step, plan, settle, with_schedules
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, working
-from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, check, common_defaults, name_in, scalar
+from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, check, common_defaults, name_in, scalar, without
 from gradchain.optim_wrapper.names import as_groups, bind, found, numbered
 from gradchain.optim_wrapper.report import Report, report
 from gradchain.transforms import LearningRate
 from gradchain.types import ChainError, ChainWarning, ParamInfo
+
+Links = tuple[BoundLink, ...]
 
 
 class ChainOptimizer(Optimizer):
@@ -57,10 +59,12 @@ class ChainOptimizer(Optimizer):
                 part.setdefault(key, _own(value))
             self._add(part)
             _drop_repeated(self.param_groups[-1])
+        self._mask()
 
     def bind_names(self, named_parameters: Iterable[tuple[str, Tensor]]) -> None:
         """Give parameters their names after the fact, as from ``model.named_parameters()``; others keep what they have."""
         bind(self.param_groups, named_parameters)
+        self._mask()
 
     @torch.no_grad()
     @override
@@ -138,6 +142,7 @@ class ChainOptimizer(Optimizer):
         for group in self.param_groups:
             for key, value in self.binder.of(group).defaults.items():
                 group.setdefault(key, _own(value))
+        self._mask()
 
     def _parts(self, group: dict[str, Any]) -> list[dict[str, Any]]:
         """The group as it is, or one group for each label that occurs in it."""
@@ -169,7 +174,8 @@ class ChainOptimizer(Optimizer):
         self._names_found = False  # beyond what torch finds
         self._guess = any("names" in link.traits for link in self.chain.links)
         self.binder = Binder(self.chain)
-        self._bound: dict[int, tuple[tuple[Any, ...], tuple[BoundLink, ...]]] = {}
+        self._bound: dict[int, tuple[tuple[Any, ...], Links, dict[tuple[int, ...], Links]]] = {}
+        self._absent: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def _refuse_sparse(self) -> None:
         for g, group in enumerate(self.param_groups):
@@ -189,7 +195,7 @@ class ChainOptimizer(Optimizer):
                     if key in schedules:
                         group[key] = schedules[key](group["scheduled_step"])
 
-    def _links(self, number: int) -> tuple[BoundLink, ...]:
+    def _links(self, number: int) -> Links:
         """The group's links, made anew only when a value has changed."""
         group = self.param_groups[number]
         if torch.compiler.is_compiling():
@@ -197,23 +203,41 @@ class ChainOptimizer(Optimizer):
         values = tuple(group[key] for key in self.binder.of(group).keys)
         known = self._bound.get(number)
         if known is None or any(isinstance(value, Tensor) for value in values) or known[0] != values:
-            known = self._bound[number] = (values, self.binder.bind(group))
+            known = self._bound[number] = (values, self.binder.bind(group), {})
         return known[1]
+
+    def links_at(self, g: int, i: int) -> Links:
+        """The links as they run for the i-th parameter of the g-th group."""
+        links, absent = self._links(g), self._absent.get((g, i), ())
+        if not absent or torch.compiler.is_compiling():
+            return without(links, absent)
+        variants = self._bound[g][2]
+        if absent not in variants:
+            variants[absent] = without(links, absent)
+        return variants[absent]
+
+    def _mask(self) -> None:
+        """Find which links are absent for which parameter, by its place; the rules are asked here and nowhere else."""
+        self._absent = {
+            (g, i): absent
+            for g, group in enumerate(self.param_groups)
+            for i, param in enumerate(group["params"])
+            if (absent := self.binder.of(group).absent(name_in(group, g, i), param))
+        }
 
     def _jobs(self) -> list[Job]:
         jobs: list[Job] = []
         first = 0  # place of the group's first parameter
         for g, group in enumerate(self.param_groups):
-            links, lr, used = self._links(g), scalar(group["lr"]), self.binder.of(group).used
-            label = self.chain.label_of(group)
+            lr, used, label = scalar(group["lr"]), self.binder.of(group).used, self.chain.label_of(group)
             for i, param in enumerate(group["params"]):
                 if param.grad is not None:
-                    info = ParamInfo(name_in(group, g, i), param, group, first + i)
+                    info, links = ParamInfo(name_in(group, g, i), param, group, first + i), self.links_at(g, i)
                     jobs.append(Job(info, links, lr, self._state_of(param, links), used, label))
             first += len(group["params"])
         return jobs
 
-    def _state_of(self, param: Tensor, links: tuple[BoundLink, ...]) -> dict[str, Tensor]:
+    def _state_of(self, param: Tensor, links: Links) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[param]
         if "step" not in state:
             state["step"] = host_step()

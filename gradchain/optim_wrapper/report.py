@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from gradchain.optim_wrapper.hyperparameters import name_in
+from gradchain.optim_wrapper.hyperparameters import BoundLink, name_in
 from gradchain.types import ParamInfo, SharedTransform
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ def report(optimizer: ChainOptimizer) -> Report:
     places: list[tuple[str, str, str]] = []
     values: list[Tensor] = []
     steps: list[int] = []
-    infos: list[ParamInfo] = []
+    infos: list[tuple[ParamInfo, Sequence[BoundLink]]] = []
     first = 0  # place of the group's first parameter
     for g, group in enumerate(optimizer.param_groups):
-        links = optimizer.binder.bind(group)
         for i, param in enumerate(group["params"]):
+            links = optimizer.links_at(g, i)
             state = cast("dict[str, Tensor]", optimizer.state.get(param, {}))
             name = name_in(group, g, i)
-            infos += [ParamInfo(name, param, group, first + i, state)] if param.requires_grad or state else []
+            infos += [(ParamInfo(name, param, group, first + i, state), links)] if param.requires_grad or state else []
             steps += [int(state["step"])] if state else []
             for link in links:
                 if state and all(key in state for key in link.state_keys):
@@ -61,11 +61,12 @@ def report(optimizer: ChainOptimizer) -> Report:
         figures.setdefault(label, {}).setdefault(figure, {})[name] = value
     findings: dict[str, dict[str, Any]] = {}
     order: list[str] = []
-    for label in optimizer.chain.parts:  # a shared link tells of the parameters of its own chain
-        mine = [info for info in infos if optimizer.chain.label_of(info.group) == label]
-        for link in optimizer.binder.bind(mine[0].group) if mine else ():
+    for label in optimizer.chain.parts:  # a shared link tells of the parameters that meet in it
+        mine = [(info, links) for info, links in infos if optimizer.chain.label_of(info.group) == label]
+        for i, link in enumerate(optimizer.binder.bind(mine[0][0].group) if mine else ()):
             order.append(link.label)
-            if isinstance(link.transform, SharedTransform) and (found := link.transform.findings(mine)):
+            meeting = [info for info, links in mine if isinstance(links[i].transform, SharedTransform)]
+            if isinstance(link.transform, SharedTransform) and (found := link.transform.findings(meeting)):
                 findings.setdefault(link.label, {}).update(found)
     figures = {label: figures[label] for label in sorted(figures, key=order.index)}
     return Report((min(steps, default=0), max(steps, default=0)), figures, findings)
