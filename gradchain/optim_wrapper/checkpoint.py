@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradchain.optim_wrapper.drivers import elements, working
 from gradchain.optim_wrapper.hyperparameters import BoundLink, check
+from gradchain.optim_wrapper.shards import layout_of, overwritten, placed, sharded_state
 from gradchain.types import ChainError
 
 if TYPE_CHECKING:
@@ -28,8 +29,11 @@ class LoadReport(NamedTuple):
 
 
 def fresh_state(link: BoundLink, param: Tensor) -> dict[str, Tensor]:
-    """A link's state before its first step, under flat names."""
-    return dict(zip(link.state_keys, link.transform.init(param), strict=True))
+    """A link's state before its first step, under flat names; of a DTensor's, what is cut like it is a DTensor too."""
+    piece, init = working(param), link.transform.init
+    layout = layout_of(param, piece)
+    made = init(piece) if layout is None else sharded_state(init, piece, layout)
+    return dict(zip(link.state_keys, made, strict=True))
 
 
 def host_step(value: float | Tensor = 0.0) -> Tensor:
@@ -52,7 +56,7 @@ def _fit(name: str, key: str, saved: Any, wanted: Tensor) -> Tensor:
         found = type(saved).__name__
         raise ChainError(f"saved state {key!r} of parameter {name!r} is of type {found}, not a tensor. Load a checkpoint.")
     value = torch.as_tensor(saved).detach()
-    value = elements(value) if value.is_complex() else value
+    value = placed(elements(value) if value.is_complex() else value, wanted)
     if value.numel() != wanted.numel() or (value.dim() > 1 and value.shape != wanted.shape):
         raise ChainError(
             f"saved state {key!r} of parameter {name!r} has shape {tuple(value.shape)}, "
@@ -81,7 +85,7 @@ def plan(
         name = optimizer.name_of(param)
         new = {"step": host_step(_fit(name, "step", old.pop("step", 0.0), host_step()))}
         for link in links:
-            initial, since = fresh_state(link, working(param)), f"{link.label}/since"
+            initial, since = fresh_state(link, param), f"{link.label}/since"
             if initial.keys() <= old.keys():
                 new |= {key: _fit(name, key, old.pop(key), value) for key, value in initial.items()}
                 kept |= {link.label: None} if initial else {}
@@ -114,7 +118,7 @@ def settle(live: Mapping[str, Tensor], new: Mapping[str, Tensor], param: Tensor)
     for key, value in new.items():
         old = live.get(key)
         if old is not None and old.shape == value.shape and old.dtype == value.dtype:
-            settled[key] = old.copy_(value)
+            settled[key] = overwritten(old, value)
         else:
             settled[key] = (
                 value.clone() if key.rpartition("/")[2] in ("step", "since") else value.detach().clone().to(param.device)

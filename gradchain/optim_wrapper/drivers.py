@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from gradchain.optim_wrapper.collectives import answer
 from gradchain.optim_wrapper.hyperparameters import BoundLink
-from gradchain.optim_wrapper.layouts import WHOLE
+from gradchain.optim_wrapper.layouts import WHOLE, Asker, Sharded, Unanswered
+from gradchain.optim_wrapper.shards import layout_of, local, local_grad
 from gradchain.types import UNSET, Carry, Context, ParamInfo, SharedTransform
+
+T = TypeVar("T")
 
 
 def elements(tensor: Tensor) -> Tensor:
-    """A parameter or gradient as links see its elements: complex numbers as real pairs, 0-d as one element."""
+    """A parameter or gradient as links see its elements: this rank's, complex numbers as real pairs, 0-d as one element."""
+    tensor = local(tensor)
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj())
     return tensor if tensor.dim() else tensor.reshape(1)
@@ -45,24 +50,28 @@ class Job:
     step: Tensor = field(init=False)
     carry: Carry = field(init=False)
     fresh: dict[str, Tensor] = field(init=False)
+    at: int = field(init=False)  # the link whose turn it is
+    sharded: Sharded | None = field(init=False)
 
     def __post_init__(self) -> None:
         param = self.info.param
         assert param.grad is not None
-        grad = elements(param.grad.detach()).to(compute_dtype(param))
+        grad = elements(local_grad(param, param.grad.detach())).to(compute_dtype(param))
         one = torch.ones((), dtype=torch.float64, device=param.device)
         ones = {slot: one if slot in self.used else UNSET for slot in ("gate", "scale", "bump_scale")}
         self.carry = Carry(grad=grad, param=working(param), update=grad, processed=grad, **ones)
         self.step = self.state["step"] + 1
         self.fresh = {}
+        self.at = 0
+        self.sharded = layout_of(param, self.carry.param)
 
     def context(self, link: BoundLink, shared: Any = None) -> Context:
         since = self.state.get(f"{link.label}/since")  # a link that joined a saved run counts its own steps
         step = self.step if since is None else self.step - since
-        return Context(step=step.to(torch.float64), lr=self.lr, shared=shared, layout=WHOLE)
+        return Context(step=step.to(torch.float64), lr=self.lr, shared=shared, layout=self.sharded or WHOLE)
 
     def state_of(self, link: BoundLink) -> Any:
-        return link.transform.State(*[self.state[key] for key in link.state_keys])
+        return link.transform.State(*[local(self.state[key]) for key in link.state_keys])
 
     def active(self, link: BoundLink) -> bool | Tensor:
         """Whether the link's window is open: a bool, known on the host; a tensor while a graph is traced."""
@@ -89,13 +98,32 @@ class Job:
                 renewed = choose(due(schedule, ctx.step), lambda: transform.refresh(carry, state, ctx), state)
             return transform.update(carry, renewed, ctx)
 
+        self.carry, new = self.asking(link, lambda: choose(self.active(link), outcome, (carry, state)))
+        self.fresh.update(zip(link.state_keys, new, strict=True))
+
+    def asking(self, link: BoundLink, act: Callable[[], T]) -> T:
+        """What ``act`` gives; Unanswered where it asks other ranks for the first time, to be called again once answered."""
+        if self.sharded is not None:
+            self.sharded.asked = 0
         try:
-            self.carry, new = choose(self.active(link), outcome, (carry, state))
+            result = act()
+        except Unanswered:
+            raise
         except Exception as error:
             shape, dtype = tuple(self.info.param.shape), self.info.param.dtype
             error.add_note(f"in link {link.label!r}, parameter {self.info.name!r} of shape {shape}, {dtype}")
             raise
-        self.fresh.update(zip(link.state_keys, new, strict=True))
+        if self.sharded is not None:
+            self.sharded.answers.clear()
+        return result
+
+    def advance(self, start: int, stop: int, shared: Any) -> None:
+        """Run the links from ``start`` to the one before ``stop``; the first is told what it shares with other parameters."""
+        while self.at < stop:
+            self.run(self.links[self.at], shared if self.at == start else None)
+            self.at += 1
+        if stop == len(self.links):
+            self.write()
 
     def write(self) -> None:
         """Subtract the update and store the state; nothing was written before."""
@@ -104,7 +132,7 @@ class Job:
             update = torch.where(self.carry.gate != 0, update, torch.zeros_like(update))
         for name, value in self.fresh.items():  # before the parameter, which a state may still look at
             if value is not self.state[name]:
-                self.state[name].copy_(value)
+                local(self.state[name]).copy_(value)
         target = elements(self.info.param.detach())
         target.copy_(self.carry.param - update)
         self.state["step"].copy_(self.step)
@@ -123,11 +151,22 @@ def _loop(jobs: Sequence[Job]) -> None:
     starts = sorted({0, *meetings})
     for start, stop in zip(starts, [*starts[1:], len(links)], strict=True):
         shared = _share(jobs, start) if start in meetings else {}
+        together(jobs, lambda job: job.advance(start, stop, shared.get(id(job))))  # noqa: B023 (called at once)
+
+
+def together(jobs: Sequence[Job], act: Callable[[Job], None]) -> None:
+    """Let every job act. Those that have to ask other ranks are answered all at once, and act again."""
+    while jobs:
+        askers: list[tuple[Job, Asker]] = []
         for job in jobs:
-            for i in range(start, stop):
-                job.run(job.links[i], shared.get(id(job)) if i == start else None)
-            if stop == len(links):
-                job.write()
+            try:
+                act(job)
+            except Unanswered as open_:
+                assert job.sharded is not None
+                askers.append((job, Asker(job.sharded, open_.question)))
+        if askers:
+            answer([asker for _, asker in askers])
+        jobs = [job for job, _ in askers]
 
 
 def _known(condition: Tensor) -> bool | Tensor:
@@ -155,14 +194,18 @@ def choose(condition: bool | Tensor, then: Callable[[], Any], otherwise: Any) ->
 def _share(jobs: Sequence[Job], position: int) -> dict[int, Any]:
     """What a shared link tells each of the jobs that meet in it, by the job's id."""
     jobs = [job for job in jobs if job.meets(job.links[position]) is not False]
-    measured: list[Tensor] = []
-    for job in jobs:
-        link = job.links[position]
-        measured.append(cast("SharedTransform[Any]", link.transform).measure(job.carry, job.state_of(link), job.context(link)))
     if not jobs:
         return {}
+    measured: dict[int, Tensor] = {}
+
+    def measure(job: Job) -> None:
+        link = job.links[position]
+        transform, state, ctx = cast("SharedTransform[Any]", link.transform), job.state_of(link), job.context(link)
+        measured[id(job)] = job.asking(link, lambda: transform.measure(job.carry, state, ctx))
+
+    together(jobs, measure)
     first = cast("SharedTransform[Any]", jobs[0].links[position].transform)
-    shared = first.share(measured, [job.info for job in jobs])
+    shared = first.share([measured[id(job)] for job in jobs], [job.info for job in jobs])
     return {id(job): value for job, value in zip(jobs, shared, strict=True)}
 
 

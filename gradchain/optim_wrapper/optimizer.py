@@ -14,7 +14,7 @@ from typing_extensions import override
 from gradchain.chains.chain import Chain
 from gradchain.chains.partition import Partition, Recipe
 from gradchain.optim_wrapper.checkpoint import LoadReport, fresh_state, host_step, plan, settle, with_schedules
-from gradchain.optim_wrapper.drivers import DRIVERS, Job, working
+from gradchain.optim_wrapper.drivers import DRIVERS, Job
 from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, check, common_defaults, name_in, scalar, without
 from gradchain.optim_wrapper.names import as_groups, bind, found, numbered
 from gradchain.optim_wrapper.report import Report, report
@@ -242,7 +242,7 @@ class ChainOptimizer(Optimizer):
         if "step" not in state:
             state["step"] = host_step()
             for link in links:
-                state.update(fresh_state(link, working(param)))
+                state.update(fresh_state(link, param))
         return state
 
 

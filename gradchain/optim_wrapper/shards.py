@@ -1,0 +1,89 @@
+"""Parameters that are DTensors: links see this rank's piece, the optimizer keeps state that torch can reshard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gradchain.optim_wrapper.layouts import Sharded, is_sharded
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's piece of a DTensor, without a copy; any other tensor as it is."""
+    return tensor.to_local() if is_sharded(tensor) else tensor
+
+
+def local_grad(param: Tensor, grad: Tensor) -> Tensor:
+    """This rank's piece of a gradient, cut as the parameter is."""
+    if is_sharded(param) and is_sharded(grad) and grad.placements != param.placements:
+        grad = grad.redistribute(param.device_mesh, param.placements)
+    return local(grad)
+
+
+def layout_of(param: Tensor, piece: Tensor) -> Sharded | None:
+    """The layout of a DTensor whose elements on this rank links see as ``piece``; None for other tensors."""
+    if not is_sharded(param):
+        return None
+    whole = torch.Size([*(param.shape or (1,)), *piece.shape[max(1, param.dim()) :]])  # complex numbers: a pair at the end
+    return Sharded(param, whole, piece.shape)
+
+
+def _cut_dims(make: Callable[[Tensor], tuple[Tensor, ...]], layout: Sharded) -> list[set[int]]:
+    """For each state that ``make`` gives, its dimensions that follow those of the parameter which are cut."""
+    shapes: list[list[torch.Size]] = []
+    for grown in (None, *layout.cuts):
+        extents = [size + (d == grown) for d, size in enumerate(layout.whole_shape)]
+        shapes.append([s.shape for s in make(torch.empty(extents, device="meta"))])
+    plain, *grown_shapes = shapes
+    cut: list[set[int]] = [set() for _ in plain]
+    for dim, grown in zip(layout.cuts, grown_shapes, strict=True):
+        for i, (before, after) in enumerate(zip(plain, grown, strict=True)):
+            if dim < len(before) and len(before) == len(after) and before[dim] != after[dim]:
+                cut[i].add(dim)
+    return cut
+
+
+def sharded_state(make: Callable[[Tensor], tuple[Tensor, ...]], piece: Tensor, layout: Sharded) -> list[Tensor]:
+    """A link's state for one parameter: DTensors cut like the parameter where they follow it, replicated where they do not.
+
+    make: the link's ``init``. An empty piece is filled up for it, so that statistics over rows have their shape.
+    """
+    from torch.distributed.tensor import DTensor, Replicate
+
+    filled = piece
+    for dim in layout.cuts:
+        if filled.shape[dim] == 0:
+            filled = filled.new_zeros([1 if d == dim else size for d, size in enumerate(filled.shape)])
+    made: list[Tensor] = []
+    for state, cut in zip(make(filled), _cut_dims(make, layout), strict=True):
+        for dim in cut:
+            state = state.narrow(dim, 0, piece.shape[dim])
+        if state.dim() == 0:
+            made.append(state)  # the same number on every rank
+            continue
+        follows = [p if getattr(p, "dim", None) in cut else Replicate() for p in layout.placements]
+        shape = torch.Size([layout.whole_shape[d] if d in cut else size for d, size in enumerate(state.shape)])
+        stride = torch.empty(shape, device="meta").stride()
+        made.append(DTensor.from_local(state.contiguous(), layout.mesh, follows, shape=shape, stride=stride))
+    return made
+
+
+def placed(value: Tensor, like: Tensor) -> Tensor:
+    """A saved value, cut as the live one is: a DTensor with its placements, or a plain tensor."""
+    if not is_sharded(like):
+        return value.full_tensor() if is_sharded(value) else value
+    if is_sharded(value) or value.shape != like.shape:  # where the shape is wrong, it is for the caller to say so
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def overwritten(old: Tensor, value: Tensor) -> Tensor:
+    """The live tensor, with the value copied into it."""
+    if is_sharded(old) and is_sharded(value) and value.placements != old.placements:
+        value = value.redistribute(old.device_mesh, old.placements)
+    local(old).copy_(local(value))
+    return old
