@@ -146,8 +146,7 @@ def loop(jobs: Sequence[Job]) -> None:
 
 def _loop(jobs: Sequence[Job]) -> None:
     links = jobs[0].links
-    shared = {i for job in jobs for i, link in enumerate(job.links) if isinstance(link.transform, SharedTransform)}
-    meetings = sorted(shared)
+    meetings = {i for job in jobs for i, link in enumerate(job.links) if isinstance(link.transform, SharedTransform)}
     starts = sorted({0, *meetings})
     for start, stop in zip(starts, [*starts[1:], len(links)], strict=True):
         shared = _share(jobs, start) if start in meetings else {}
