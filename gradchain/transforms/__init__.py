@@ -5,14 +5,17 @@ from gradchain.transforms.agr import AGR
 from gradchain.transforms.alignment_damping import AlignmentDamping
 from gradchain.transforms.amsgrad_moments import AMSGradMoments
 from gradchain.transforms.apply_scale import ApplyScale
+from gradchain.transforms.background_regularization import BackgroundRegularization
 from gradchain.transforms.cautious import Cautious
 from gradchain.transforms.centered_second_moment import CenteredSecondMoment
 from gradchain.transforms.clip_scale import ClipScale
 from gradchain.transforms.clip_update_rms import ClipUpdateRMS
 from gradchain.transforms.difference_penalty import DifferencePenalty
 from gradchain.transforms.dynamic_weight_decay import DynamicWeightDecay, DynamicWeightDecayAfterStep
+from gradchain.transforms.edge_suppression import EdgeSuppression
 from gradchain.transforms.factored_second_moment import FactoredSecondMoment
 from gradchain.transforms.first_moment import FirstMoment
+from gradchain.transforms.frequency_penalty import FrequencyPenalty
 from gradchain.transforms.grams import Grams
 from gradchain.transforms.group_agr import EdgeGroupAGR, GroupAGR
 from gradchain.transforms.inverse_time_decay import InverseTimeDecay
@@ -22,10 +25,13 @@ from gradchain.transforms.laplacian import Laplacian, UpdateLaplacian, WeightDif
 from gradchain.transforms.largest_second_moment import LargestSecondMoment
 from gradchain.transforms.learning_rate import LearningRate
 from gradchain.transforms.lion import Lion
+from gradchain.transforms.lookahead import Lookahead
+from gradchain.transforms.low_rank_emphasis import LowRankEmphasis
 from gradchain.transforms.matrix_l2 import MatrixL2
 from gradchain.transforms.moments import Moments
 from gradchain.transforms.momentum import Momentum
 from gradchain.transforms.monotone_moments import MonotoneMoments
+from gradchain.transforms.multilayer_lookahead import MultilayerLookahead
 from gradchain.transforms.nesterov_moments import NesterovMoments
 from gradchain.transforms.nesterov_momentum import NesterovMomentum
 from gradchain.transforms.norm_ceiling import NormCeiling
@@ -38,10 +44,13 @@ from gradchain.transforms.published_edge_history import PublishedEdgeHistory
 from gradchain.transforms.published_frequency_penalty import PublishedFrequencyPenalty
 from gradchain.transforms.published_spatial_awareness import PublishedSpatialAwareness
 from gradchain.transforms.pull_to_start import PullToStart
+from gradchain.transforms.rank_aware_decay import RankAwareDecay
+from gradchain.transforms.rank_penalty import RankPenalty
 from gradchain.transforms.relative_step import RelativeStep
 from gradchain.transforms.scaled_weight_decay import ScaledWeightDecay
 from gradchain.transforms.second_moment import SecondMoment
 from gradchain.transforms.signal import Signal
+from gradchain.transforms.spatial_awareness import SpatialAwareness
 from gradchain.transforms.spd import SPD
 from gradchain.transforms.speed_limit import ComponentSpeedLimit, GlobalSpeedLimit, SpeedLimit
 from gradchain.transforms.step_corrected_moments import StepCorrectedMoments
@@ -59,6 +68,7 @@ __all__ = [
     "AMSGradMoments",
     "AlignmentDamping",
     "ApplyScale",
+    "BackgroundRegularization",
     "Cautious",
     "CenteredSecondMoment",
     "ClipScale",
@@ -68,8 +78,10 @@ __all__ = [
     "DynamicWeightDecay",
     "DynamicWeightDecayAfterStep",
     "EdgeGroupAGR",
+    "EdgeSuppression",
     "FactoredSecondMoment",
     "FirstMoment",
+    "FrequencyPenalty",
     "GlobalSpeedLimit",
     "Grams",
     "GroupAGR",
@@ -80,10 +92,13 @@ __all__ = [
     "LargestSecondMoment",
     "LearningRate",
     "Lion",
+    "Lookahead",
+    "LowRankEmphasis",
     "MatrixL2",
     "Moments",
     "Momentum",
     "MonotoneMoments",
+    "MultilayerLookahead",
     "NesterovMoments",
     "NesterovMomentum",
     "NormCeiling",
@@ -97,11 +112,14 @@ __all__ = [
     "PublishedSpatialAwareness",
     "PublishedWaveVariance",
     "PullToStart",
+    "RankAwareDecay",
+    "RankPenalty",
     "RelativeStep",
     "SPD",
     "ScaledWeightDecay",
     "SecondMoment",
     "Signal",
+    "SpatialAwareness",
     "SpeedLimit",
     "StepCorrectedMoments",
     "SumOfSquares",

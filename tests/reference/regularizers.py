@@ -1,6 +1,9 @@
 """Edges, spectra, ranks and variances of gradients and parameters, in plain numpy."""
 
 import numpy as np
+import torch
+
+from gradchain.transforms._subspace import first_basis
 
 
 def curvature(x):
@@ -88,3 +91,111 @@ def published_background(flows, background_threshold):
     for f in flows:
         flat = f.grad.size < 2 or np.var(f.grad, ddof=1) < background_threshold
         yield {"update": f.update / 2 if flat else f.update}
+
+
+def edge_suppression(flows, edge_penalty, edge_threshold, edge_decay):
+    h = np.zeros_like(flows[0].update)
+    for f in flows:
+        u = f.update
+        rms = np.sqrt((u**2).mean())
+        if u.ndim > 1 and rms > 0:
+            h = edge_decay * h + (1 - edge_decay) * over(curvature(u / rms), edge_threshold)
+        yield {"update": u * np.clip(1 - edge_penalty * h, 0.1, 1)}
+
+
+def frequency(flows, frequency_penalty, frequency_cutoff):
+    """The whole spectrum, shifted so that the mean stands in the middle."""
+    for f in flows:
+        g = f.update
+        if g.ndim == 2:
+            h, w = g.shape
+            spectrum = np.fft.fftshift(np.fft.fft2(g))
+            k, l = np.ogrid[:h, :w]  # noqa: E741
+            fast = np.hypot(k - h // 2, l - w // 2) > frequency_cutoff * min(h, w)
+            g = g - frequency_penalty * np.fft.ifft2(np.fft.ifftshift(spectrum * fast)).real
+        yield {"update": g}
+
+
+def starting_basis(columns, rank):
+    """The links start from a fixed random basis, which is theirs to choose."""
+    return first_basis(torch.empty((0, columns), dtype=torch.float64), rank).numpy()
+
+
+def parts(matrices, rank, interval):
+    """For each matrix in turn the part within the followed subspace and the rest, or None where there is no rest."""
+    if matrices[0].ndim != 2 or min(matrices[0].shape) <= rank:
+        yield from [None] * len(matrices)
+        return
+    q = starting_basis(matrices[0].shape[1], rank)
+    for t, w in enumerate(matrices):
+        if t % interval == 0:
+            q, _ = np.linalg.qr(w.T @ w @ q) if w.any() else (np.eye(len(q), rank), None)
+        projector = q @ q.T
+        yield w @ projector, w @ (np.eye(len(q)) - projector)
+
+
+def rank_penalty(flows, rank_penalty_strength, rank_penalty_rank, rank_penalty_interval):
+    for f, split in zip(flows, parts([f.param for f in flows], rank_penalty_rank, rank_penalty_interval), strict=True):
+        yield {"update": f.update + (rank_penalty_strength * split[1] if split else 0)}
+
+
+def low_rank_emphasis(flows, low_rank_emphasis, low_rank_emphasis_rank, low_rank_emphasis_interval):
+    found = parts([f.update for f in flows], low_rank_emphasis_rank, low_rank_emphasis_interval)
+    for f, split in zip(flows, found, strict=True):
+        yield {"update": low_rank_emphasis * split[0] + split[1] if split else f.update}
+
+
+def rank_aware_decay(flows, weight_decay, rank_decay_excess, rank_decay_rank, rank_decay_interval):
+    for f, split in zip(flows, parts([f.param for f in flows], rank_decay_rank, rank_decay_interval), strict=True):
+        if split and rank_decay_excess is None:
+            rank_decay_excess = np.exp(-0.1 * np.arange(min(f.param.shape))).mean()
+        extra = rank_decay_excess * split[1] if split else 0
+        yield {"update": f.update + weight_decay * (f.param + extra)}
+
+
+def spatial(flows, detail_preservation, detail_decay):
+    q = np.ones_like(flows[0].update)
+    for f in flows:
+        if q.ndim < 2:
+            yield {"bump_scale": 1.0}
+            continue
+        yield {"bump_scale": np.clip(np.maximum(q, 1e-300) ** -detail_preservation, 0.5, 1.5)}
+        rows = f.grad.reshape(-1, f.grad.shape[-1])
+        spread = rows.var(axis=1)
+        detail = spread / spread.mean() if spread.any() else np.ones_like(spread)
+        q = detail_decay * q + (1 - detail_decay) * detail.reshape(*q.shape[:-1], 1)
+
+
+def background(flows, background_threshold, background_factor, background_decay):
+    scale = 0.0
+    for t, f in enumerate(flows, 1):
+        scale = background_decay * scale + (1 - background_decay) * (f.grad**2).mean()
+        even = np.var(f.grad, ddof=1) < background_threshold * scale / (1 - background_decay**t)
+        yield {"update": f.update * (background_factor if even else 1)}
+
+
+def lookahead(flows, la_steps, la_alpha):
+    slow = flows[0].param
+    for t, f in enumerate(flows, 1):
+        fast = f.param - f.update
+        if t % la_steps == 0:
+            slow = slow + la_alpha * (fast - slow)
+            fast = slow
+        yield {"update": f.param - fast}
+
+
+def multilayer_lookahead(flows, la_layers, la_alphas, la_ks):
+    """With a counter a layer, as the original has it."""
+    slow, met = [flows[0].param] * la_layers, [0] * la_layers
+    for t, f in enumerate(flows, 1):
+        fast = f.param - f.update
+        if t % la_ks[0] == 0:
+            slow[0] = slow[0] + la_alphas[0] * (fast - slow[0])
+            fast = slow[0]
+            for l in range(1, la_layers):  # noqa: E741
+                met[l] += 1
+                if met[l] % la_ks[l]:
+                    break
+                slow[l] = slow[l] + la_alphas[l] * (slow[l - 1] - slow[l])
+                slow[l - 1] = slow[l]
+        yield {"update": f.param - fast}
