@@ -124,6 +124,7 @@ class Transform(ABC, Generic[S]):
     writes: ClassVar[frozenset[str]] = frozenset({"update"})
     traits: ClassVar[frozenset[str]] = frozenset()  # what lints look at, e.g. "normalizes"; see gradchain.chains.lints
     off: ClassVar[Mapping[str, float]] = {}  # field -> value at which the link does nothing
+    alias: ClassVar[str] = ""  # its name in a chain, where the class name in snake case would not do (LoRA: lo_ra)
     removable: ClassVar[bool] = True  # False where leaving the link out makes no sense in an ablation
 
     window: tuple[Annotated[int, "[1, inf)"], Annotated[int, "[1, inf)"] | None] = (1, None)  # see Phase()
@@ -154,7 +155,11 @@ class Transform(ABC, Generic[S]):
     @property
     def label(self) -> str:
         """The link's name in a chain."""
-        return self.name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(self).__name__).lower()
+        return (
+            self.name
+            or self.alias
+            or re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(self).__name__).lower()
+        )
 
     def init(self, param: Tensor) -> S:
         """The state before the first step, for a parameter (or local shard) of this shape and dtype."""

@@ -11,7 +11,8 @@ import gradchain
 ROOT = Path(gradchain.__file__).parent
 FLOORS = ["_fields", "types", "transforms", "chains", "optim_wrapper", "studies"]
 SHARED_MATHEMATICS = {
-    f"gradchain.transforms.{name}" for name in ("_cosine", "_decay_schedule", "_edges", "_stencil", "_subspace")
+    f"gradchain.transforms.{name}"
+    for name in ("_cosine", "_decay_schedule", "_edges", "_pairs", "_published_pairs", "_stencil", "_subspace")
 }
 FILES = sorted(ROOT.rglob("*.py"))
 

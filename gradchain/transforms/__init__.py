@@ -1,8 +1,12 @@
 """One technique a file; each is a pure transform of what flows along the chain for one parameter."""
 
+from gradchain.transforms.adapter_weight_decay import AdapterWeightDecay
 from gradchain.transforms.adopt import ADOPT
 from gradchain.transforms.agr import AGR
+from gradchain.transforms.agreement_mask import AgreementMask
 from gradchain.transforms.alignment_damping import AlignmentDamping
+from gradchain.transforms.allora import ALLoRA
+from gradchain.transforms.alora import ALoRA, PublishedALoRA
 from gradchain.transforms.amsgrad_moments import AMSGradMoments
 from gradchain.transforms.apply_scale import ApplyScale
 from gradchain.transforms.background_regularization import BackgroundRegularization
@@ -27,6 +31,8 @@ from gradchain.transforms.learning_rate import LearningRate
 from gradchain.transforms.lion import Lion
 from gradchain.transforms.lookahead import Lookahead
 from gradchain.transforms.low_rank_emphasis import LowRankEmphasis
+from gradchain.transforms.lokr_scale import LoKrScale, PublishedLoKrScale
+from gradchain.transforms.lora_plus import LoRAPlus
 from gradchain.transforms.matrix_l2 import MatrixL2
 from gradchain.transforms.moments import Moments
 from gradchain.transforms.momentum import Momentum
@@ -36,6 +42,7 @@ from gradchain.transforms.nesterov_moments import NesterovMoments
 from gradchain.transforms.nesterov_momentum import NesterovMomentum
 from gradchain.transforms.norm_ceiling import NormCeiling
 from gradchain.transforms.normalize import Normalize
+from gradchain.transforms.orthogonal_component import OrthogonalComponent
 from gradchain.transforms.orthogonal_gradient import OrthogonalGradient
 from gradchain.transforms.parameter_scale import ParameterScale
 from gradchain.transforms.phase import Phase
@@ -54,6 +61,7 @@ from gradchain.transforms.spatial_awareness import SpatialAwareness
 from gradchain.transforms.spd import SPD
 from gradchain.transforms.speed_limit import ComponentSpeedLimit, GlobalSpeedLimit, SpeedLimit
 from gradchain.transforms.step_corrected_moments import StepCorrectedMoments
+from gradchain.transforms.sum_amplification import SumAmplification
 from gradchain.transforms.sum_of_squares import SumOfSquares
 from gradchain.transforms.tam import TAM
 from gradchain.transforms.torque_damping import TorqueDamping
@@ -65,7 +73,11 @@ from gradchain.transforms.weight_decay_after_step import WeightDecayAfterStep
 __all__ = [
     "ADOPT",
     "AGR",
+    "ALLoRA",
+    "ALoRA",
     "AMSGradMoments",
+    "AdapterWeightDecay",
+    "AgreementMask",
     "AlignmentDamping",
     "ApplyScale",
     "BackgroundRegularization",
@@ -94,6 +106,8 @@ __all__ = [
     "Lion",
     "Lookahead",
     "LowRankEmphasis",
+    "LoKrScale",
+    "LoRAPlus",
     "MatrixL2",
     "Moments",
     "Momentum",
@@ -103,12 +117,15 @@ __all__ = [
     "NesterovMomentum",
     "NormCeiling",
     "Normalize",
+    "OrthogonalComponent",
     "OrthogonalGradient",
     "ParameterScale",
     "Phase",
+    "PublishedALoRA",
     "PublishedBackgroundRegularization",
     "PublishedEdgeHistory",
     "PublishedFrequencyPenalty",
+    "PublishedLoKrScale",
     "PublishedSpatialAwareness",
     "PublishedWaveVariance",
     "PullToStart",
@@ -122,6 +139,7 @@ __all__ = [
     "SpatialAwareness",
     "SpeedLimit",
     "StepCorrectedMoments",
+    "SumAmplification",
     "SumOfSquares",
     "TAM",
     "TorqueDamping",

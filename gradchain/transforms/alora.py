@@ -1,0 +1,105 @@
+"""ALoRA scaling: A of a LoRA pair slows down as the adapter grows, B learns faster.
+
+    A   update <- update / (1 + s),   s = mean over rows of |(B A)_row|
+    B   update <- ratio update
+
+PublishedALoRA is the program's form: the ratio only for a B without a partner; a pair whose shapes do not fit as B A is
+multiplied in another order, or s is the mean of |A| and |B|.
+
+Reads    update, param.   Writes  update.   State  factor: 0-d.   Cost  2 reads, 1 write, 2 products by a rank-sized matrix.
+Shapes   any; tensors beyond matrices (convolutions) by their first extent and the rest; other parameters pass through.
+Units    those of update (a rescaling).
+Place    after Normalize, which would undo it; before WeightDecay, which is then not multiplied, and LearningRate.
+Fields   alora_ratio: lr of B over lr of A where the adapter is zero, >= 0.
+Raises   ChainError if alora_ratio is negative.
+Source   HinaAdamWOptimizer (hinablue/sd-scripts, e57630c), which names ALLoRA (arXiv 2410.09692) and LoRA+ (arXiv 2402.12354)
+         as its models; no paper has this rule. Not ALoRA of arXiv 2403.16187, which allocates ranks.
+         Pairs are found by name. A partner without a gradient in this step counts as absent.
+Differs  the program takes the parameters as its loop has left them, so that what stands later in a group sees new values;
+         here both forms take them before the step. Its documentation gives every B the ratio. It finds a pair only within
+         a parameter group, by parts of names anywhere, case included: "lora_attn.lora_up" is an A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
+
+from torch import Tensor
+from typing_extensions import override
+
+from gradchain.transforms._pairs import adapters, dealt, itself, mean_row_length, told
+from gradchain.transforms._published_pairs import lora_pairs, pair_length
+from gradchain.types import Carry, Context, ParamInfo, SharedTransform
+
+
+class ALoRAState(NamedTuple):
+    factor: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class _ALoRA(SharedTransform[ALoRAState]):
+    State = ALoRAState
+    reads = frozenset({"update", "param"})
+    traits = frozenset({"names"})
+
+    alora_ratio: Annotated[float, "[0, inf)"] = 16.0
+
+    @override
+    def init(self, param: Tensor) -> ALoRAState:
+        return ALoRAState(param.new_ones(()))
+
+    @override
+    def figures(self, state: ALoRAState) -> Mapping[str, Tensor]:
+        return {"factor": state.factor}
+
+    @override
+    def measure(self, carry: Carry, state: ALoRAState, ctx: Context) -> Tensor:
+        return ctx.layout.on_whole(itself, carry.param, like=0)
+
+    @override
+    def update(self, carry: Carry, state: ALoRAState, ctx: Context) -> tuple[Carry, ALoRAState]:
+        length, leads = ctx.shared
+        factor = (1 + leads * (self.alora_ratio - 1)) / (1 + length)
+        return carry._replace(update=carry.update * factor), ALoRAState(factor.to(carry.update.dtype))
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ALoRA(_ALoRA):
+    """Damping of A by the size of the adapter, ratio for B."""
+
+    alias = "alora"
+
+    @override
+    def share(self, measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> Sequence[Any]:
+        found = adapters(infos)
+        b = {i for family, i in found.leads if family == "lora"}
+        lengths = {i: mean_row_length(measured[j].to(measured[i]).flatten(1), measured[i].flatten(1)) for i, j in found.pairs}
+        return dealt(measured, lengths, b)
+
+    @override
+    def findings(self, infos: Sequence[ParamInfo]) -> Mapping[str, Any]:
+        return told(infos, "lora")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PublishedALoRA(_ALoRA):
+    """ALoRA scaling as the program has it."""
+
+    alias = "published_alora"
+
+    @override
+    def share(self, measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> Sequence[Any]:
+        pairs, alone = lora_pairs(infos)
+        lengths = {i: pair_length(measured[i], measured[j].to(measured[i])) for i, j in pairs}
+        return dealt(measured, lengths, alone)
+
+    @override
+    def findings(self, infos: Sequence[ParamInfo]) -> Mapping[str, Any]:
+        pairs, alone = lora_pairs(infos)
+        found = {
+            "pairs": [{"A": infos[a].name, "B": infos[b].name} for a, b in pairs],
+            "B without a partner": [infos[i].name for i in alone],
+        }
+        return {key: value for key, value in found.items() if value}
