@@ -10,10 +10,7 @@ import gradchain
 
 ROOT = Path(gradchain.__file__).parent
 FLOORS = ["_fields", "types", "transforms", "chains", "optim_wrapper", "studies"]
-SHARED_MATHEMATICS = {
-    f"gradchain.transforms.{name}"
-    for name in ("_cosine", "_decay_schedule", "_edges", "_pairs", "_published_pairs", "_stencil", "_subspace")
-}
+SHARED_MATHEMATICS = {f"gradchain.transforms.{path.stem}" for path in (ROOT / "transforms").glob("_[a-z]*.py")}
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -4,6 +4,7 @@ from gradchain.optim_wrapper.checkpoint import LoadReport
 from gradchain.optim_wrapper.configure import ModelAnalysis, analyze_model, auto_configure
 from gradchain.optim_wrapper.optimizer import ChainOptimizer
 from gradchain.optim_wrapper.presets import (
+    CAME,
     SGD,
     Adafactor,
     Adagrad,
@@ -14,6 +15,7 @@ from gradchain.optim_wrapper.presets import (
     Adopt,
     AMSGrad,
     CAdamW,
+    CameAMPImproved,
     Grams,
     LAdaGrad,
     LAdam,
@@ -30,6 +32,8 @@ from gradchain.optim_wrapper.report import Report
 from gradchain.optim_wrapper.schedulers import ChiAnnealScheduler
 
 __all__ = [
+    "CAME",
+    "CameAMPImproved",
     "SGD",
     "AMSGrad",
     "Adafactor",

@@ -1,5 +1,6 @@
 """One technique a file; each is a pure transform of what flows along the chain for one parameter."""
 
+from gradchain.transforms.ada_decay import AdaDecay, GroupAdaDecay
 from gradchain.transforms.adapter_weight_decay import AdapterWeightDecay
 from gradchain.transforms.adopt import ADOPT
 from gradchain.transforms.agr import AGR
@@ -10,10 +11,12 @@ from gradchain.transforms.alora import ALoRA, PublishedALoRA
 from gradchain.transforms.amsgrad_moments import AMSGradMoments
 from gradchain.transforms.apply_scale import ApplyScale
 from gradchain.transforms.background_regularization import BackgroundRegularization
+from gradchain.transforms.blended_grams import BlendedGrams
 from gradchain.transforms.cautious import Cautious
 from gradchain.transforms.centered_second_moment import CenteredSecondMoment
 from gradchain.transforms.clip_scale import ClipScale
 from gradchain.transforms.clip_update_rms import ClipUpdateRMS
+from gradchain.transforms.confidence import Confidence, FactoredConfidence
 from gradchain.transforms.difference_penalty import DifferencePenalty
 from gradchain.transforms.dynamic_weight_decay import DynamicWeightDecay, DynamicWeightDecayAfterStep
 from gradchain.transforms.edge_suppression import EdgeSuppression
@@ -22,18 +25,22 @@ from gradchain.transforms.first_moment import FirstMoment
 from gradchain.transforms.frequency_penalty import FrequencyPenalty
 from gradchain.transforms.grams import Grams
 from gradchain.transforms.group_agr import EdgeGroupAGR, GroupAGR
+from gradchain.transforms.growing_clamp import GrowingClamp
+from gradchain.transforms.int8_lr_mask import Int8LRMask
 from gradchain.transforms.inverse_time_decay import InverseTimeDecay
 from gradchain.transforms.l2 import L2
 from gradchain.transforms.lagged_moments import LaggedMoments
+from gradchain.transforms.lagged_spd import LaggedSPD
 from gradchain.transforms.laplacian import Laplacian, UpdateLaplacian, WeightDiffusion
 from gradchain.transforms.largest_second_moment import LargestSecondMoment
 from gradchain.transforms.learning_rate import LearningRate
 from gradchain.transforms.lion import Lion
-from gradchain.transforms.lookahead import Lookahead
-from gradchain.transforms.low_rank_emphasis import LowRankEmphasis
 from gradchain.transforms.lokr_scale import LoKrScale, PublishedLoKrScale
+from gradchain.transforms.lookahead import Lookahead
 from gradchain.transforms.lora_plus import LoRAPlus
+from gradchain.transforms.low_rank_emphasis import LowRankEmphasis
 from gradchain.transforms.matrix_l2 import MatrixL2
+from gradchain.transforms.mean_square import FactoredMeanSquare, MeanSquare
 from gradchain.transforms.moments import Moments
 from gradchain.transforms.momentum import Momentum
 from gradchain.transforms.monotone_moments import MonotoneMoments
@@ -42,19 +49,25 @@ from gradchain.transforms.nesterov_moments import NesterovMoments
 from gradchain.transforms.nesterov_momentum import NesterovMomentum
 from gradchain.transforms.norm_ceiling import NormCeiling
 from gradchain.transforms.normalize import Normalize
+from gradchain.transforms.origin_spd import OriginSPD
 from gradchain.transforms.orthogonal_component import OrthogonalComponent
 from gradchain.transforms.orthogonal_gradient import OrthogonalGradient
 from gradchain.transforms.parameter_scale import ParameterScale
 from gradchain.transforms.phase import Phase
+from gradchain.transforms.previous_mean_square import PreviousMeanSquare
 from gradchain.transforms.published_background_regularization import PublishedBackgroundRegularization
+from gradchain.transforms.published_confidence import PublishedConfidence
 from gradchain.transforms.published_edge_history import PublishedEdgeHistory
 from gradchain.transforms.published_frequency_penalty import PublishedFrequencyPenalty
+from gradchain.transforms.published_lr_mask import PublishedLRMask
 from gradchain.transforms.published_spatial_awareness import PublishedSpatialAwareness
 from gradchain.transforms.pull_to_start import PullToStart
 from gradchain.transforms.rank_aware_decay import RankAwareDecay
 from gradchain.transforms.rank_penalty import RankPenalty
 from gradchain.transforms.relative_step import RelativeStep
+from gradchain.transforms.residual_momentum import FallingMomentum, ResidualMomentum
 from gradchain.transforms.scaled_weight_decay import ScaledWeightDecay
+from gradchain.transforms.second_average import SecondAverage
 from gradchain.transforms.second_moment import SecondMoment
 from gradchain.transforms.signal import Signal
 from gradchain.transforms.spatial_awareness import SpatialAwareness
@@ -65,6 +78,7 @@ from gradchain.transforms.sum_amplification import SumAmplification
 from gradchain.transforms.sum_of_squares import SumOfSquares
 from gradchain.transforms.tam import TAM
 from gradchain.transforms.torque_damping import TorqueDamping
+from gradchain.transforms.torque_momentum import TorqueMomentum
 from gradchain.transforms.variance_floor import VarianceFloor
 from gradchain.transforms.wave_variance import PublishedWaveVariance, WaveVariance
 from gradchain.transforms.weight_decay import WeightDecay
@@ -76,39 +90,50 @@ __all__ = [
     "ALLoRA",
     "ALoRA",
     "AMSGradMoments",
+    "AdaDecay",
     "AdapterWeightDecay",
     "AgreementMask",
     "AlignmentDamping",
     "ApplyScale",
     "BackgroundRegularization",
+    "BlendedGrams",
     "Cautious",
     "CenteredSecondMoment",
     "ClipScale",
     "ClipUpdateRMS",
     "ComponentSpeedLimit",
+    "Confidence",
     "DifferencePenalty",
     "DynamicWeightDecay",
     "DynamicWeightDecayAfterStep",
     "EdgeGroupAGR",
     "EdgeSuppression",
+    "FactoredConfidence",
+    "FactoredMeanSquare",
     "FactoredSecondMoment",
+    "FallingMomentum",
     "FirstMoment",
     "FrequencyPenalty",
     "GlobalSpeedLimit",
     "Grams",
     "GroupAGR",
+    "GroupAdaDecay",
+    "GrowingClamp",
+    "Int8LRMask",
     "InverseTimeDecay",
     "L2",
     "LaggedMoments",
+    "LaggedSPD",
     "Laplacian",
     "LargestSecondMoment",
     "LearningRate",
     "Lion",
-    "Lookahead",
-    "LowRankEmphasis",
     "LoKrScale",
     "LoRAPlus",
+    "Lookahead",
+    "LowRankEmphasis",
     "MatrixL2",
+    "MeanSquare",
     "Moments",
     "Momentum",
     "MonotoneMoments",
@@ -117,14 +142,18 @@ __all__ = [
     "NesterovMomentum",
     "NormCeiling",
     "Normalize",
+    "OriginSPD",
     "OrthogonalComponent",
     "OrthogonalGradient",
     "ParameterScale",
     "Phase",
+    "PreviousMeanSquare",
     "PublishedALoRA",
     "PublishedBackgroundRegularization",
+    "PublishedConfidence",
     "PublishedEdgeHistory",
     "PublishedFrequencyPenalty",
+    "PublishedLRMask",
     "PublishedLoKrScale",
     "PublishedSpatialAwareness",
     "PublishedWaveVariance",
@@ -132,8 +161,10 @@ __all__ = [
     "RankAwareDecay",
     "RankPenalty",
     "RelativeStep",
+    "ResidualMomentum",
     "SPD",
     "ScaledWeightDecay",
+    "SecondAverage",
     "SecondMoment",
     "Signal",
     "SpatialAwareness",
@@ -143,6 +174,7 @@ __all__ = [
     "SumOfSquares",
     "TAM",
     "TorqueDamping",
+    "TorqueMomentum",
     "UpdateLaplacian",
     "VarianceFloor",
     "WaveVariance",

@@ -186,11 +186,15 @@ def test_a_factor_that_no_link_writes_is_one():
     assert torch.equal(factored, plain)
 
 
+class Seen(NamedTuple):
+    param: torch.Tensor
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Remember(Transform[tuple[torch.Tensor]]):
+class Remember(Transform[Seen]):
     """Keeps the parameter that it was shown."""
 
-    State = NamedTuple("Seen", [("param", torch.Tensor)])
+    State = Seen
     reads = frozenset({"param"})
 
     def init(self, param):

@@ -1,9 +1,211 @@
 """CAME, Automagic and CameAMP: a row in each of the tables."""
 
-TRANSFORMS = {}  # as in table.py
-PRESETS = {}
-RULES = []  # as in test_against_references.py
-BY_HAND = []  # as in test_by_hand.py
-ALLOWED = {}  # as in test_errors.py
-REFUSED = {}
-REPLAYS = {}  # as in golden/test_replay.py: (family, published class) -> what makes the chain of a case
+import math
+
+import numpy as np
+from links import Flow
+from reference import cameamp as reference
+
+from gradchain import chain, presets
+from gradchain import transforms as t
+
+LR = t.LearningRate(lr=1e-2)
+ADAM = (t.Moments(), t.Normalize())
+CAME = (t.ResidualMomentum(), t.FactoredConfidence())
+
+
+def flow(update, grad=None, param=None, lr=0.5, residual=0.5):
+    """What is not given is the update itself (gradient), ones (parameter)."""
+    u = np.array(update, dtype=float)
+    given = [u if grad is None else np.array(grad, dtype=float), np.ones_like(u) if param is None else np.array(param, float)]
+    return Flow(u, *given, u**2, lr, np.array(residual, dtype=float))
+
+
+TWO = [flow([1, 2]), flow([3, 0])]
+MASK = {"mask_start": 1.0, "min_lr": 0.0, "max_lr": 9.0, "lr_bump": 0.25}
+RANK_ONE = [[1, 3], [2, 6]]
+AWAY = {"update": [-3, -4], "grad": [3, 4], "param": [3, 4]}  # from 5 to 10, against the gradient
+
+TRANSFORMS = {  # as in table.py
+    "AdaDecay": (link := t.AdaDecay(), chain(*ADAM, link, LR)),
+    "BlendedGrams": (link := t.BlendedGrams(), chain(*ADAM, link, LR)),
+    "Confidence": (link := t.Confidence(), chain(t.ResidualMomentum(), link, LR)),
+    "FactoredConfidence": (link := t.FactoredConfidence(), chain(t.ResidualMomentum(), link, LR)),
+    "FactoredMeanSquare": (link := t.FactoredMeanSquare(), chain(link, t.Normalize(eps=0.0), LR)),
+    "FallingMomentum": (link := t.FallingMomentum(), chain(link, t.Confidence(), LR)),
+    "GroupAdaDecay": (link := t.GroupAdaDecay(), chain(*ADAM, link, LR)),
+    "GrowingClamp": (link := t.GrowingClamp(), chain(link, *ADAM, LR)),
+    "Int8LRMask": (link := t.Int8LRMask(), chain(*ADAM, link, LR)),
+    "LaggedSPD": (link := t.LaggedSPD(rank_rate=0.1), chain(*ADAM, LR, link)),
+    "MeanSquare": (link := t.MeanSquare(), chain(link, t.Normalize(eps=0.0), LR)),
+    "OriginSPD": (link := t.OriginSPD(rank_rate=0.1), chain(*ADAM, LR, link)),
+    "PreviousMeanSquare": (link := t.PreviousMeanSquare(), chain(link, t.Normalize(eps=0.0), LR)),
+    "PublishedConfidence": (link := t.PublishedConfidence(), chain(t.TorqueMomentum(), link, LR)),
+    "PublishedLRMask": (link := t.PublishedLRMask(mask_steps=3), chain(*ADAM, link, LR)),
+    "ResidualMomentum": (link := t.ResidualMomentum(), chain(link, t.Confidence(), LR)),
+    "SecondAverage": (link := t.SecondAverage(), chain(t.ResidualMomentum(), link, t.Confidence(), LR)),
+    "TorqueMomentum": (link := t.TorqueMomentum(torque_steps=3), chain(link, t.Confidence(), LR)),
+}
+PRESETS = {
+    "came": presets.came(weight_decay=0.01),
+    "cameamp_improved": presets.cameamp_improved(warmup_steps=6),
+    "cameamp_improved_orthogonal": presets.cameamp_improved(warmup_steps=7, orthogonal=True, weight_decay=0.5, lr=1e-3),
+    "cameamp_improved_bare": presets.cameamp_improved(
+        warmup_steps=1,
+        came=False,
+        edge_suppression=False,
+        background_regularization=False,
+        spatial_awareness=False,
+        lora_rank_penalty=False,
+    ),
+}
+RULES = [  # as in test_against_references.py
+    (t.AdaDecay(weight_decay=0.3), reference.ada_decay),
+    (t.BlendedGrams(grams_decay=0.8), reference.blended_grams),
+    (t.Confidence(beta3=0.9, eps2=0.01), reference.confidence),
+    (t.FactoredConfidence(beta3=0.9, eps2=0.01), reference.factored_confidence),
+    (t.FactoredMeanSquare(beta2=0.9, eps1=0.01), reference.factored_mean_square),
+    (t.FallingMomentum(momentum=0.9, beta1_decay=0.9, momentum_floor=0.3), reference.falling_momentum),
+    (t.GroupAdaDecay(weight_decay=0.3), reference.group_ada_decay),
+    (t.GrowingClamp(), reference.growing_clamp),
+    (t.Int8LRMask(**MASK), reference.int8_lr_mask),
+    (t.LaggedSPD(spd_lambda=0.7), reference.lagged_spd),
+    (t.LaggedSPD(spd_lambda=0.7, rank_rate=0.1), reference.lagged_spd),
+    (t.MeanSquare(beta2=0.9, eps1=0.01), reference.mean_square),
+    (t.OriginSPD(spd_lambda=0.7), reference.origin_spd),
+    (t.OriginSPD(spd_lambda=0.7, rank_rate=0.2), reference.origin_spd),
+    (t.PreviousMeanSquare(beta2=0.9, eps1=0.01), reference.previous_mean_square),
+    (t.PublishedConfidence(beta3=0.8, early_beta3=0.9, early_beta3_steps=9, eps2=0.01), reference.published_confidence),
+    (t.PublishedLRMask(**MASK, lr_max_start=0.02, mask_steps=12), reference.published_lr_mask),
+    (t.PublishedLRMask(**MASK, lr_max_start=0.5, mask_steps=6, mask_floor=0.1), reference.published_lr_mask),
+    (t.ResidualMomentum(momentum=0.8), reference.residual_momentum),
+    (t.SecondAverage(second_beta=0.7), reference.second_average),
+    (t.TorqueMomentum(torque_steps=12, torque_emphasis=1.3, torque_eps=0.01), reference.torque_momentum),
+    (t.TorqueMomentum(torque_steps=1, momentum=0.9, beta1_decay=0.9), reference.torque_momentum),
+]
+BY_HAND = [  # as in test_by_hand.py
+    # z = -1, 1; the decay of the first is 2 / (1 + 3) of 0.5, of the second 2 / (1 + 1 / 3)
+    (
+        t.AdaDecay(weight_decay=0.5, decay_slope=math.log(3)),
+        [flow([1, 3], param=[4, -2])],
+        {"update": [2, 1.5]},
+    ),
+    (t.BlendedGrams(grams_decay=0.5), [flow([1, -2], grad=[-1, -1])], {"update": [0, -2]}),
+    # a residual that is always 1/2 doubles the update from the first step on
+    (t.Confidence(beta3=0.5, eps2=1e-30), TWO, {"update": [6, 0]}),
+    (t.FactoredConfidence(beta3=0.0, eps2=1e-30), [flow(RANK_ONE, residual=RANK_ONE)], {"update": [[1, 1], [1, 1]]}),
+    (t.FactoredConfidence(beta3=0.0), [flow([1, 2])], {"update": [1, 2]}),
+    # a rank-one square is met exactly
+    (t.FactoredMeanSquare(beta2=0.0, eps1=0.0), [flow(RANK_ONE)], {"second_moment": [[1, 9], [4, 36]]}),
+    # b = 0.4, then 0.3 for 0.2
+    (
+        t.FallingMomentum(momentum=0.8, beta1_decay=0.5, momentum_floor=0.3),
+        TWO,
+        {"update": [2.28, 0.36], "residual": [0.72, -0.36]},
+    ),
+    (t.GroupAdaDecay(weight_decay=0.5), [flow([1, 2], param=[4, -2])], {"update": [3, 1]}),
+    (t.GrowingClamp(), [flow([5, -1])] * 16, {"update": [2, -1]}),
+    # k = 0.75 and 1.25, the first of which is 76 of 127 parts of the second; then both rise by 0.25; lr = 1/2
+    (t.Int8LRMask(**MASK), [flow([1, -2])] * 2, {"update": [2 * (95 / 127 + 0.25), -6]}),
+    (t.LaggedSPD(spd_lambda=0.5), [flow(**AWAY)], {"update": [-3 + 15 / (10 + 1e-8), -4 + 20 / (10 + 1e-8)]}),
+    # it fired, so now the parameter has not moved
+    (t.LaggedSPD(spd_lambda=0.5), [flow(**AWAY)] * 2, {"update": [-3, -4]}),
+    # s = (2, 5), then (10, 1)
+    (t.MeanSquare(beta2=0.5, eps1=1.0), TWO, {"second_moment": [5.5, 1.75]}),
+    # half of the way back from 10 to 5, half of which is taken
+    (t.OriginSPD(spd_lambda=0.5), [flow(**AWAY)], {"update": [-1.5, -2]}),
+    (t.OriginSPD(spd_lambda=0.25, rank_rate=0.1), [flow(**{k: [v] for k, v in AWAY.items()})], {"update": [[-1.5, -2]]}),
+    (t.PreviousMeanSquare(eps1=0.0), TWO[:1], {"update": [0, 0], "second_moment": [1, 1], "gate": 0}),
+    (t.PreviousMeanSquare(eps1=0.0), TWO, {"update": [3, 0], "second_moment": [1, 4], "gate": 1}),
+    # r = 1/4 of 1/4
+    (t.PublishedConfidence(early_beta3=0.75, eps2=1e-30), TWO[:1], {"update": [4, 8]}),
+    # k = 0.75 and 1.25, then 1 and 1.5; lr = 1/2
+    (t.PublishedLRMask(**MASK, lr_max_start=0.5), [flow([1, -2])] * 2, {"update": [2, -6]}),
+    # the learning rate is half of what it was at most: so is the mask
+    (t.PublishedLRMask(**MASK, lr_max_start=1.0, mask_steps=1), [flow([1, -2])], {"update": [1, -2]}),
+    (t.PublishedLRMask(**MASK, lr_max_start=1.0, mask_steps=1, mask_floor=0.75), [flow([1, -2])], {"update": [1.5, -3]}),
+    (t.ResidualMomentum(momentum=0.5), TWO, {"update": [1.75, 0.5], "residual": [1.25, -0.5]}),
+    (t.SecondAverage(second_beta=0.5), TWO[:1], {"residual": 0.25}),
+    # half of (3, 4) enters m; the same again has products (0.36, 0.64), a tenth of which is the torque
+    (
+        t.TorqueMomentum(torque_eps=0.0),
+        [flow([3, 4])] * 2,
+        {"update": [2.904, 3.928], "residual": [0.096, 0.072]},
+    ),
+    (
+        t.TorqueMomentum(torque_steps=1, momentum=0.5, beta1_decay=1.0),
+        TWO,
+        {"update": [1.75, 0.5], "residual": [1.25, -0.5]},
+    ),
+]
+UNIT, POSITIVE = [0.0, 0.999], [0.0, 9.0]
+MASKS = {"mask_start": POSITIVE, "min_lr": [0.0, 1e-9], "max_lr": [1.0], "lr_bump": POSITIVE}
+ALLOWED = {  # as in test_errors.py
+    t.AdaDecay: {"weight_decay": POSITIVE, "decay_slope": POSITIVE},
+    t.BlendedGrams: {"grams_decay": [0.0, 1.0]},
+    t.Confidence: {"beta3": UNIT, "eps2": [1e-30, 1.0]},
+    t.FactoredConfidence: {"beta3": UNIT, "eps2": [1e-30, 1.0]},
+    t.FactoredMeanSquare: {"beta2": UNIT, "eps1": [0.0, 1.0]},
+    t.FallingMomentum: {"momentum": UNIT, "beta1_decay": [1e-3, 1.0], "momentum_floor": UNIT},
+    t.GroupAdaDecay: {"weight_decay": POSITIVE, "decay_slope": POSITIVE},
+    t.GrowingClamp: {},
+    t.Int8LRMask: MASKS,
+    t.LaggedSPD: {"spd_lambda": POSITIVE, "rank_rate": POSITIVE},
+    t.MeanSquare: {"beta2": UNIT, "eps1": [0.0, 1.0]},
+    t.OriginSPD: {"spd_lambda": POSITIVE, "rank_rate": POSITIVE},
+    t.PreviousMeanSquare: {"beta2": UNIT, "eps1": [0.0, 1.0]},
+    t.PublishedConfidence: {"beta3": UNIT, "early_beta3": UNIT, "early_beta3_steps": [1, 9], "eps2": [1e-30, 1.0]},
+    t.PublishedLRMask: MASKS | {"lr_max_start": POSITIVE, "mask_steps": [1, 9], "mask_floor": [0.0, 1.0]},
+    t.ResidualMomentum: {"momentum": UNIT},
+    t.SecondAverage: {"second_beta": [0.0, 1.0]},
+    t.TorqueMomentum: {
+        "momentum": UNIT,
+        "beta1_decay": [1e-3, 1.0],
+        "torque_steps": [1, 9],
+        "torque_emphasis": POSITIVE,
+        "torque_eps": POSITIVE,
+    },
+}
+NEGATIVE = [(-0.1, r"a number in \[0, inf\)")]
+NO_DECAY = [(1.0, r"a number in \[0, 1\)"), (-0.1, r"a number in \[0, 1\)")]
+NO_PART = [(1.1, r"a number in \[0, 1\]"), (-0.1, r"a number in \[0, 1\]")]
+NO_COUNT = [(0, r"a whole number in \[1, inf\)"), (1.5, "a whole number")]
+REFUSED = {
+    "beta1_decay": [(0.0, r"a number in \(0, 1\]"), (1.1, r"a number in \(0, 1\]")],
+    "beta3": NO_DECAY,
+    "decay_slope": NEGATIVE,
+    "early_beta3": NO_DECAY,
+    "early_beta3_steps": NO_COUNT,
+    "grams_decay": NO_PART,
+    "lr_bump": NEGATIVE,
+    "lr_max_start": NEGATIVE,
+    "mask_floor": NO_PART,
+    "mask_start": NEGATIVE,
+    "mask_steps": NO_COUNT,
+    "max_lr": NEGATIVE,
+    "min_lr": NEGATIVE,
+    "momentum_floor": NO_DECAY,
+    "rank_rate": NEGATIVE,
+    "second_beta": NO_PART,
+    "torque_emphasis": NEGATIVE,
+    "torque_eps": NEGATIVE,
+    "torque_steps": NO_COUNT,
+    **{(kind, "beta2"): NO_DECAY for kind in (t.MeanSquare, t.FactoredMeanSquare, t.PreviousMeanSquare)},
+    **{(kind, "eps1"): NEGATIVE for kind in (t.MeanSquare, t.FactoredMeanSquare, t.PreviousMeanSquare)},
+    **{
+        (kind, "eps2"): [(0.0, r"a number in \(0, inf\)")]
+        for kind in (t.Confidence, t.FactoredConfidence, t.PublishedConfidence)
+    },
+    **{(kind, "momentum"): NO_DECAY for kind in (t.ResidualMomentum, t.FallingMomentum, t.TorqueMomentum)},
+}
+
+
+def improved(case):
+    """863c5b5 is the version that added OrthoGrad; 803cb56 the one with dual momentum."""
+    return presets.cameamp_improved(**case.kwargs, orthogonal="863c5b5" in case.info["version"])
+
+
+REPLAYS = {  # as in golden/test_replay.py: (family, published class) -> what makes the chain of a case
+    ("came_automagic", "CAME"): lambda case: presets.came(**case.kwargs),
+    ("cameamp_improved", "Automagic_CameAMP_Improved"): improved,
+}

@@ -1,5 +1,7 @@
 """Named optimizers as chains. ``presets.ladam(lr=1e-3)`` is a Chain; ``.optimizer(params)`` binds it."""
 
+from gradchain.chains.presets.came import came
+from gradchain.chains.presets.cameamp_published import cameamp_improved
 from gradchain.chains.presets.classic import adafactor, adagrad, adam, adamw, amsgrad, lion, nadam, rmsprop, sgd
 from gradchain.chains.presets.ladam import ladagrad, ladam, lrmsprop
 from gradchain.chains.presets.papers import adam_spd, adatam, adopt, c_adamw, grams
@@ -16,6 +18,8 @@ __all__ = [
     "adopt",
     "amsgrad",
     "c_adamw",
+    "came",
+    "cameamp_improved",
     "grams",
     "ladagrad",
     "ladam",

@@ -1,0 +1,83 @@
+"""Adaptive weight decay: what has a large gradient for its company decays up to twice as fast, what has a small one hardly.
+
+    z = (|g| - mean) / deviation;   update <- update + wd 2 / (1 + exp(-alpha z)) param
+    AdaDecay        g of each element; mean and deviation of |g| over the parameter
+    GroupAdaDecay   the mean of |g| over the parameter for |g|; mean and deviation of |g| over the parameter group
+
+Reads    update, grad, param.   Writes  update.   State  none.   Cost  3 reads, 1 write, 2 sums a parameter.
+Shapes   any; where all |g| are equal, z = 0 and this is WeightDecay.   Units  wd is per unit of learning rate.
+Place    after the normalizing link, before LearningRate (and before masks and row scales, which then scale the decay too).
+Fields   weight_decay (wd): >= 0; decay_slope (alpha): >= 0, 0 is WeightDecay.
+Raises   ChainError if a field is negative.
+Source   Nakamura and Hong, Adaptive Weight Decay for Deep Neural Networks, arXiv 1907.08931; GroupAdaDecay: Automagic CameAMP
+         (hinablue/sd-scripts), last version.
+Differs  where all |g| are equal the sources divide 0 by 0. CameAMP decays in the first half of its warm-up only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from gradchain.types import Carry, Context, NoState, ParamInfo, SharedTransform, Transform
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class _Decay(Transform):
+    reads = frozenset({"update", "grad", "param"})
+    traits = frozenset({"decays"})
+    off = {"weight_decay": 0.0}
+
+    weight_decay: Annotated[float, "[0, inf)"] = 5e-4
+    decay_slope: Annotated[float, "[0, inf)"] = 4.0
+
+    def decayed(self, carry: Carry, size: Tensor, mean: Tensor, deviation: Tensor) -> Carry:
+        z = (size - mean) / torch.where(deviation > 0, deviation, 1)
+        strength = self.weight_decay * 2 * torch.sigmoid(self.decay_slope * z)
+        return carry._replace(update=carry.update + strength.to(carry.param.dtype) * carry.param)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class AdaDecay(_Decay):
+    """Weight decay by the size of each gradient element within its parameter."""
+
+    @override
+    def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
+        size = carry.grad.abs()
+        mean = ctx.layout.mean(size)
+        return self.decayed(carry, size, mean, ctx.layout.mean((size - mean).square()).sqrt()), state
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class GroupAdaDecay(_Decay, SharedTransform):
+    """Weight decay by the mean size of a parameter's gradient within the parameter group."""
+
+    @override
+    def measure(self, carry: Carry, state: NoState, ctx: Context) -> Tensor:
+        size, layout = carry.grad.abs(), ctx.layout
+        total = layout.sum(size)
+        return torch.stack((total, layout.dot(size, size), torch.full_like(total, layout.shape(size).numel())))
+
+    @override
+    def share(self, measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> Sequence[Any]:
+        totals: dict[int, Tensor] = {}
+        for one, info in zip(measured, infos, strict=True):
+            value, group = one.to(measured[0].device, torch.float64), id(info.group)
+            totals[group] = totals[group] + value if group in totals else value
+        shared: list[Tensor] = []
+        for one, info in zip(measured, infos, strict=True):
+            total, square, count = totals[id(info.group)]
+            mean = total / count.clamp(min=1)
+            deviation = (square / count.clamp(min=1) - mean * mean).clamp(min=0).sqrt()
+            shared.append(torch.stack((mean, deviation)).to(one.device))
+        return shared
+
+    @override
+    def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
+        mean, deviation = ctx.shared
+        return self.decayed(carry, ctx.layout.mean(carry.grad.abs()), mean, deviation), state

@@ -1,0 +1,182 @@
+"""CAME, Automagic and CameAMP in plain numpy."""
+
+import numpy as np
+
+
+def average(history, beta):
+    """The exponential average from 0, as a weighted sum."""
+    n = len(history)
+    return sum((1 - beta) * beta ** (n - 1 - k) * x for k, x in enumerate(history))
+
+
+def rank_one(history, beta):
+    """Averages of the row and the column means, multiplied out."""
+    row = average([s.mean(-1, keepdims=True) for s in history], beta)
+    column = average([s.mean(-2, keepdims=True) for s in history], beta)
+    return row * column / row.mean(-2, keepdims=True)
+
+
+def mean_square(flows, beta2, eps1):
+    seen = []
+    for f in flows:
+        seen.append(f.update**2 + eps1)
+        yield {"second_moment": average(seen, beta2)}
+
+
+def factored_mean_square(flows, beta2, eps1):
+    seen = []
+    for f in flows:
+        seen.append(f.update**2 + eps1)
+        yield {"second_moment": average(seen, beta2) if f.update.ndim < 2 else rank_one(seen, beta2)}
+
+
+def previous_mean_square(flows, beta2, eps1):
+    v = None
+    for f in flows:
+        square = f.update**2 + eps1
+        if v is None:
+            yield {"update": 0 * square, "second_moment": np.ones_like(square), "gate": 0}
+            v = square
+        else:
+            yield {"update": f.update, "second_moment": v, "gate": 1}
+            v = beta2 * v + (1 - beta2) * square
+
+
+def residual_momentum(flows, momentum):
+    seen = []
+    for f in flows:
+        seen.append(f.update)
+        m = average(seen, momentum)
+        yield {"update": m, "residual": f.update - m}
+
+
+def falling_momentum(flows, momentum, beta1_decay, momentum_floor):
+    m = 0.0
+    for t, f in enumerate(flows, 1):
+        b = max(momentum * beta1_decay**t, momentum_floor)
+        m = b * m + (1 - b) * f.update
+        yield {"update": m, "residual": f.update - m}
+
+
+def torque_momentum(flows, momentum, beta1_decay, torque_steps, torque_emphasis, torque_eps):
+    m = s = np.zeros_like(flows[0].update)
+
+    def unit(x):
+        length = np.linalg.norm(x, axis=0, keepdims=True)
+        return np.divide(x, length, out=np.zeros_like(x), where=length > 0)
+
+    for t, f in enumerate(flows, 1):
+        c = f.update
+        if t < torque_steps:
+            s = 0.9 * s + 0.1 * unit(m) * unit(c)
+            stressed = s * (torque_emphasis if c.ndim == 2 else 1)
+            m = 0.9 * m + ((1 + stressed) / 2 + torque_eps) * c
+        else:
+            b = max(momentum * beta1_decay**t, 0.4)
+            m = b * m + (1 - b) * c
+        yield {"update": m, "residual": c - m}
+
+
+def second_average(flows, second_beta):
+    for f in flows:
+        yield {"residual": f.residual - (1 - second_beta) * f.residual}
+
+
+def confidence(flows, beta3, eps2):
+    seen = []
+    for t, f in enumerate(flows, 1):
+        seen.append(f.residual**2 + eps2)
+        yield {"update": f.update / np.sqrt(average(seen, beta3) / (1 - beta3**t))}
+
+
+def factored_confidence(flows, beta3, eps2):
+    seen = []
+    for f in flows:
+        seen.append(f.residual**2 + eps2)
+        yield {"update": f.update if f.update.ndim < 2 else f.update / np.sqrt(rank_one(seen, beta3))}
+
+
+def published_confidence(flows, beta3, early_beta3, early_beta3_steps, eps2):
+    r = 0.0
+    for t, f in enumerate(flows, 1):
+        b = early_beta3 if t < early_beta3_steps else beta3
+        r += (1 - b) * (f.residual**2 + eps2 - r)
+        yield {"update": f.update / np.sqrt(r)}
+
+
+def published_lr_mask(flows, mask_start, min_lr, max_lr, lr_bump, lr_max_start, mask_steps, mask_floor):
+    k, was, top = np.full_like(flows[0].grad, mask_start), np.zeros(flows[0].grad.shape, bool), lr_max_start
+    for t, f in enumerate(flows, 1):
+        ratio = 1.0
+        if t < mask_steps:
+            now = f.grad > 0
+            k = k + np.where(now == was, lr_bump, -lr_bump)
+            if f.lr > top:
+                k = k + f.lr - top
+            k, was = np.clip(k, min_lr, max_lr), now
+            top = max(top, f.lr)
+        else:
+            top = max(top, f.lr)
+            ratio = max(f.lr / top, mask_floor)
+        yield {"update": f.update * k * ratio / f.lr}
+
+
+def int8_lr_mask(flows, mask_start, min_lr, max_lr, lr_bump):
+    code, scale, was = np.full_like(flows[0].grad, 127), mask_start / 127, np.zeros(flows[0].grad.shape, bool)
+    for f in flows:
+        now = f.grad > 0
+        k = np.clip(code * scale + np.where(now == was, lr_bump, -lr_bump), min_lr, max_lr)
+        scale = k.max() / 127
+        code, was = np.clip(np.round(k / scale), -127, 127), now
+        yield {"update": f.update * k / f.lr}
+
+
+def rank_factor(shape, rate):
+    if len(shape) != 2 or rate == 0:
+        return 1.0
+    return 1 + np.exp(-rate * np.arange(min(shape))).mean()
+
+
+def lagged_spd(flows, spd_lambda, rank_rate):
+    away = flows[0].param
+    for i, f in enumerate(flows):
+        n, fires = away - f.update, (f.grad * away).sum() > 0
+        if fires:
+            far, near = np.linalg.norm(n), np.linalg.norm(away)
+            n = n - spd_lambda * rank_factor(n.shape, rank_rate) * min(max((far - near) / (far + 1e-8), 0), 1) * n
+        yield {"update": away - n}
+        if i + 1 < len(flows):
+            away = 0 * n if fires else flows[i + 1].param - f.param
+
+
+def origin_spd(flows, spd_lambda, rank_rate):
+    for f in flows:
+        n, w = f.param - f.update, f.param
+        if (f.grad * w).sum() > 0:
+            ratio = max(1 - np.linalg.norm(w) / np.linalg.norm(n), 0)
+            n = n * (1 - spd_lambda * rank_factor(n.shape, rank_rate) * ratio)
+        yield {"update": w - n}
+
+
+def growing_clamp(flows):
+    for t, f in enumerate(flows, 1):
+        yield {"update": np.sign(f.update) * np.minimum(np.abs(f.update), t**0.25)}
+
+
+def blended_grams(flows, grams_decay):
+    for t, f in enumerate(flows, 1):
+        a = grams_decay**t
+        yield {"update": np.abs(f.update) * (a * np.sign(f.grad) + (1 - a) * np.sign(f.update))}
+
+
+def ada_decay(flows, weight_decay, decay_slope):
+    for f in flows:
+        g = np.abs(f.grad)
+        z = (g - g.mean()) / (g.std() or 1)
+        yield {"update": f.update + 2 * weight_decay / (1 + np.exp(-decay_slope * z)) * f.param}
+
+
+def group_ada_decay(flows, weight_decay, decay_slope):
+    """Alone in its group, a parameter is average."""
+    for f in flows:
+        yield {"update": f.update + weight_decay * f.param}
