@@ -51,6 +51,8 @@ PRESETS = {
     "cameamp_improved": presets.cameamp_improved(warmup_steps=6),
     "cameamp_improved_orthogonal": presets.cameamp_improved(warmup_steps=7, orthogonal=True, weight_decay=0.5, lr=1e-3),
     "cameamp_improved_bare": presets.cameamp_improved(
+        lr=1e-2,
+        max_lr=0.1,
         warmup_steps=1,
         came=False,
         edge_suppression=False,
