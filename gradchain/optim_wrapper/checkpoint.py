@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gradchain.optim_wrapper.drivers import elements, working
+from gradchain.optim_wrapper.drivers import working
 from gradchain.optim_wrapper.hyperparameters import BoundLink, check
-from gradchain.optim_wrapper.shards import layout_of, overwritten, placed, sharded_state
+from gradchain.optim_wrapper.shards import elements, layout_of, overwritten, placed, sharded_state
 from gradchain.types import ChainError
 
 if TYPE_CHECKING:

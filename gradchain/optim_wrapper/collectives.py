@@ -7,14 +7,18 @@ tensors two all-to-alls: pieces to the rank that does the work, results back. Ev
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from gradchain.optim_wrapper.layouts import Asker, Border, Sharded, Sum, Work, by_kind, chunks
+from gradchain.optim_wrapper.layouts import Asker, Border, Sharded, Sum, Work, by_kind, chunks, is_sharded
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor.placement_types import Placement
 
 
 def answer(askers: Sequence[Asker]) -> None:
@@ -24,6 +28,20 @@ def answer(askers: Sequence[Asker]) -> None:
         serve = {Sum: _sums, Border: _borders, Work: _work if once else _work_everywhere}[kind]
         for asker, result in zip(group, serve(group), strict=True):
             asker.layout.answers.append(result)
+
+
+def nothing_but_zeros(tensors: Sequence[Tensor]) -> bool:
+    """Whether all elements are 0, those on other ranks too; the same answer on every rank."""
+    for tensor in tensors:
+        if tensor.device.type == "meta":
+            return False
+        some = (tensor.to_local() if is_sharded(tensor) else tensor).any().to(torch.int32)
+        if is_sharded(tensor):
+            for mesh_dim in range(tensor.device_mesh.ndim):
+                dist.all_reduce(some, group=tensor.device_mesh.get_group(mesh_dim))
+        if some:
+            return False
+    return True
 
 
 def _flat(parts: Sequence[Tensor]) -> Tensor:
@@ -63,7 +81,7 @@ def _work_everywhere(group: Sequence[Asker]) -> list[Any]:
         work = cast(Work, question)
         done = work.work(*[gathered(piece, layout) for piece in work.pieces])
         outputs = done if isinstance(done, tuple) else (done,)
-        outputs = tuple(cut(x, layout) if i < work.like else x for i, x in enumerate(outputs))
+        outputs = tuple(cut(x, layout.mesh, layout.placements) if i < work.like else x for i, x in enumerate(outputs))
         results.append(outputs if isinstance(done, tuple) else outputs[0])
     return results
 
@@ -77,11 +95,11 @@ def gathered(piece: Tensor, layout: Sharded) -> Tensor:
     return DTensor.from_local(piece, layout.mesh, layout.placements, shape=shape, stride=stride).full_tensor()
 
 
-def cut(whole: Tensor, layout: Sharded) -> Tensor:
-    """This rank's piece of a tensor that is cut like the parameter."""
-    from torch.distributed.tensor import distribute_tensor
+def cut(whole: Tensor, mesh: DeviceMesh, placements: Sequence[Placement]) -> Tensor:
+    """This rank's piece of a tensor that every rank has."""
+    from torch.distributed.tensor import DTensor, Replicate
 
-    return distribute_tensor(whole, layout.mesh, layout.placements, src_data_rank=None).to_local()
+    return DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim).redistribute(mesh, placements).to_local()
 
 
 class _Item(NamedTuple):

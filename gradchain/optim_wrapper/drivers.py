@@ -13,18 +13,10 @@ from torch.utils._pytree import tree_map
 from gradchain.optim_wrapper.collectives import answer
 from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.layouts import WHOLE, Asker, Sharded, Unanswered
-from gradchain.optim_wrapper.shards import layout_of, local, local_grad
+from gradchain.optim_wrapper.shards import aligned, cut_like, elements, layout_of, local, view_of
 from gradchain.types import UNSET, Carry, Context, ParamInfo, SharedTransform
 
 T = TypeVar("T")
-
-
-def elements(tensor: Tensor) -> Tensor:
-    """A parameter or gradient as links see its elements: this rank's, complex numbers as real pairs, 0-d as one element."""
-    tensor = local(tensor)
-    if tensor.is_complex():
-        tensor = torch.view_as_real(tensor.resolve_conj())
-    return tensor if tensor.dim() else tensor.reshape(1)
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
@@ -33,8 +25,8 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def working(param: Tensor) -> Tensor:
-    """The parameter's elements in the dtype in which links compute."""
-    return elements(param.detach()).to(compute_dtype(param))
+    """The parameter's elements on this rank, in the dtype in which links compute."""
+    return elements(local(param.detach())).to(compute_dtype(param))
 
 
 @dataclass
@@ -50,20 +42,23 @@ class Job:
     step: Tensor = field(init=False)
     carry: Carry = field(init=False)
     fresh: dict[str, Tensor] = field(init=False)
+    view: Callable[[Tensor], Tensor] = field(init=False)  # what links see of a DTensor
     at: int = field(init=False)  # the link whose turn it is
     sharded: Sharded | None = field(init=False)
 
     def __post_init__(self) -> None:
         param = self.info.param
         assert param.grad is not None
-        grad = elements(local_grad(param, param.grad.detach())).to(compute_dtype(param))
+        self.view = view_of(param)
+        dtype = compute_dtype(param)
+        value, grad = (elements(self.view(x)).to(dtype) for x in (param.detach(), aligned(param.grad.detach(), param)))
         one = torch.ones((), dtype=torch.float64, device=param.device)
         ones = {slot: one if slot in self.used else UNSET for slot in ("gate", "scale", "bump_scale")}
-        self.carry = Carry(grad=grad, param=working(param), update=grad, processed=grad, **ones)
+        self.carry = Carry(grad=grad, param=value, update=grad, processed=grad, **ones)
         self.step = self.state["step"] + 1
         self.fresh = {}
         self.at = 0
-        self.sharded = layout_of(param, self.carry.param)
+        self.sharded = layout_of(param, value) if self.view is local else None
 
     def context(self, link: BoundLink, shared: Any = None) -> Context:
         since = self.state.get(f"{link.label}/since")  # a link that joined a saved run counts its own steps
@@ -71,7 +66,7 @@ class Job:
         return Context(step=step.to(torch.float64), lr=self.lr, shared=shared, layout=self.sharded or WHOLE)
 
     def state_of(self, link: BoundLink) -> Any:
-        return link.transform.State(*[local(self.state[key]) for key in link.state_keys])
+        return link.transform.State(*[self.view(self.state[key]) for key in link.state_keys])
 
     def active(self, link: BoundLink) -> bool | Tensor:
         """Whether the link's window is open: a bool, known on the host; a tensor while a graph is traced."""
@@ -125,6 +120,10 @@ class Job:
         if stop == len(self.links):
             self.write()
 
+    def part(self, value: Tensor, like: Tensor) -> Tensor:
+        """This rank's part of what links have made."""
+        return value if self.view is local else cut_like(value, like)
+
     def write(self) -> None:
         """Subtract the update and store the state; nothing was written before."""
         update = self.carry.update
@@ -132,9 +131,9 @@ class Job:
             update = torch.where(self.carry.gate != 0, update, torch.zeros_like(update))
         for name, value in self.fresh.items():  # before the parameter, which a state may still look at
             if value is not self.state[name]:
-                local(self.state[name]).copy_(value)
-        target = elements(self.info.param.detach())
-        target.copy_(self.carry.param - update)
+                local(self.state[name]).copy_(self.part(value, self.state[name]))
+        param = self.info.param.detach()
+        elements(local(param)).copy_(self.part(self.carry.param - update, param))
         self.state["step"].copy_(self.step)
 
 

@@ -14,6 +14,7 @@ from typing_extensions import override
 from gradchain.chains.chain import Chain
 from gradchain.chains.partition import Partition, Recipe
 from gradchain.optim_wrapper.checkpoint import LoadReport, fresh_state, host_step, plan, settle, with_schedules
+from gradchain.optim_wrapper.collectives import nothing_but_zeros
 from gradchain.optim_wrapper.drivers import DRIVERS, Job
 from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, check, common_defaults, name_in, scalar, without
 from gradchain.optim_wrapper.names import as_groups, bind, found, numbered
@@ -75,6 +76,9 @@ class ChainOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._refuse_sparse()
+        if self._only_prepares():
+            self._jobs()
+            return loss
         self._advance_schedules()
         DRIVERS[self.driver](self._jobs())
         return loss
@@ -176,6 +180,16 @@ class ChainOptimizer(Optimizer):
         self.binder = Binder(self.chain)
         self._bound: dict[int, tuple[tuple[Any, ...], Links, dict[tuple[int, ...], Links]]] = {}
         self._absent: dict[tuple[int, int], tuple[int, ...]] = {}
+
+    def _only_prepares(self) -> bool:
+        """Whether this step can do nothing but make the state, as torch.distributed.checkpoint asks for: it counts as none.
+
+        The gradients are looked at in a first step at a learning rate of 0 only, so that no other step reads them.
+        """
+        if self.state or torch.compiler.is_compiling() or any(bool(group["lr"] != 0) for group in self.param_groups):
+            return False
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        return nothing_but_zeros(grads)
 
     def _refuse_sparse(self) -> None:
         for g, group in enumerate(self.param_groups):
