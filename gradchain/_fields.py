@@ -52,7 +52,7 @@ def _number(value: Any, bare: type, interval: str) -> Any:
     """value as the field keeps it, or a sentence fragment (str) that says what would do."""
     wanted = f"{'a whole number' if bare is int else 'a number'}{f' in {interval}' if interval else ''}"
     if bare is float and isinstance(value, Tensor):
-        return value if value.dim() == 0 else f"{wanted} or a 0-d tensor"
+        return value.reshape(())
     if bare is float and callable(value):
         return value  # a schedule; its values are checked by nobody, like those a torch scheduler writes
     kind = numbers.Integral if bare is int else numbers.Real
@@ -90,6 +90,8 @@ def _value(value: Any, hint: Any) -> tuple[bool, Any]:
 
 def checked(owner: str, field: str, value: Any, hint: Any) -> Any:
     """The value in the form the field keeps it; ChainError where it does not fit the annotation."""
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise ChainError(f"{owner}: Tensor {field} must be 1-element; found shape {tuple(value.shape)}. Pass a 0-d tensor.")
     good, kept = _value(value, hint)
     if not good:
         raise ChainError(f"{owner}: {field} must be {kept}; found {value!r}. Pass a {field} that fits.")

@@ -135,6 +135,7 @@ class Job:
         param = self.info.param.detach()
         elements(local(param)).copy_(self.part(self.carry.param - update, param))
         self.state["step"].copy_(self.step)
+        del self.carry, self.fresh  # as large as the parameter and its state
 
 
 def loop(jobs: Sequence[Job]) -> None:
