@@ -51,7 +51,7 @@ def report(optimizer: ChainOptimizer) -> Report:
             infos += [(ParamInfo(name, param, group, first + i, state), links)] if param.requires_grad or state else []
             steps += [int(state["step"])] if state else []
             for link in links:
-                if state and all(key in state for key in link.state_keys):
+                if state and param.numel() and all(key in state for key in link.state_keys):
                     told = link.transform.figures(link.transform.State(*[state[key] for key in link.state_keys]))
                     places += [(link.label, figure, name) for figure in told]
                     values += told.values()
