@@ -55,6 +55,8 @@ class Carry(NamedTuple):
     scale: Tensor = UNSET  # 0-d or like the parameter, starts at 1: product of adaptive factors, applied by ApplyScale()
     bump_scale: Tensor = UNSET  # 0-d or like the parameter, starts at 1: factor on the bumps of a learning rate mask
 
+    branches: tuple[Any, ...] = ()  # for each parallel that is open: what entered it, and what its branches have given
+
     @property
     def signal(self) -> Tensor:
         """What directions are compared with: the processed gradient, or the gradient as delivered."""
@@ -126,9 +128,11 @@ class Transform(ABC, Generic[S]):
     off: ClassVar[Mapping[str, float]] = {}  # field -> value at which the link does nothing
     alias: ClassVar[str] = ""  # its name in a chain, where the class name in snake case would not do (LoRA: lo_ra)
     removable: ClassVar[bool] = True  # False where leaving the link out makes no sense in an ablation
+    settings: ClassVar[tuple[str, ...]] = ("window", "only", "scope", "name")  # fields that parameter groups do not hold
 
     window: tuple[Annotated[int, "[1, inf)"], Annotated[int, "[1, inf)"] | None] = (1, None)  # see Phase()
     only: Callable[[str, Tensor], bool] | None = None  # parameters, by name, on which the link works; see masked()
+    scope: str = ""  # the branch in which it stands, ahead of its name and keys; see parallel()
     name: str = ""  # key of its state, and prefix of its hyperparameters where given; default: class name in snake case
 
     def __post_init__(self) -> None:
@@ -145,7 +149,7 @@ class Transform(ABC, Generic[S]):
     @classmethod
     def hyperparameters(cls) -> tuple[str, ...]:
         """Names of the fields that are the technique's own."""
-        return tuple(f.name for f in fields(cls) if f.name not in ("name", "window", "only"))
+        return tuple(f.name for f in fields(cls) if f.name not in cls.settings)
 
     @property
     def refresh_schedule(self) -> tuple[int, int] | None:
@@ -155,11 +159,9 @@ class Transform(ABC, Generic[S]):
     @property
     def label(self) -> str:
         """The link's name in a chain."""
-        return (
-            self.name
-            or self.alias
-            or re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(self).__name__).lower()
-        )
+        plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(self).__name__).lower()
+        own = self.name or self.alias or plain
+        return f"{self.scope}/{own}" if self.scope else own
 
     def init(self, param: Tensor) -> S:
         """The state before the first step, for a parameter (or local shard) of this shape and dtype."""
@@ -178,8 +180,9 @@ class Transform(ABC, Generic[S]):
         """One step for one parameter, pure."""
 
     def __repr__(self) -> str:
-        given = [(field, getattr(self, field)) for field in self.hyperparameters()]
-        given += [("name", self.name)] if self.name else []
+        own = [field.name for field in fields(self) if field.name not in Transform.settings]
+        given = [(field, getattr(self, field)) for field in own]
+        given += [(field, getattr(self, field)) for field in ("scope", "name") if getattr(self, field)]
         given += [("window", self.window)] if self.window != (1, None) else []
         text = f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given)})"
         return text if self.only is None else f"masked({text}, by={self.only!r})"

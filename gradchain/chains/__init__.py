@@ -3,6 +3,7 @@
 from gradchain.chains import presets
 from gradchain.chains.chain import Chain, chain
 from gradchain.chains.masked import masked
+from gradchain.chains.parallel import parallel
 from gradchain.chains.partition import Partition, partition
 from gradchain.chains.where import biases_and_norms, hidden_matrices, in_modules, matrices
 
@@ -15,6 +16,7 @@ __all__ = [
     "in_modules",
     "masked",
     "matrices",
+    "parallel",
     "partition",
     "presets",
 ]

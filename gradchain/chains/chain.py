@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from gradchain.chains.branches import Branch, Merge
 from gradchain.chains.describe import describe
 from gradchain.chains.lints import nonsense
 from gradchain.types import ChainError, ChainWarning, Transform
@@ -31,6 +32,7 @@ class Chain:
             if not isinstance(link, Transform):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ChainError(f"a chain is made of transforms; found {link!r}. Pass instances, as in Normalize(eps=1e-8).")
         _check_names(self.links)
+        _check_branches(self.links)
         _check_slots(self.links)
         _ = self.hyperparameters
 
@@ -57,7 +59,7 @@ class Chain:
         keys: dict[str, tuple[Transform[Any], str]] = {}
         for link in self.links:
             for field_name in link.hyperparameters():
-                key = f"{link.name}/{field_name}" if link.name else field_name
+                key = "/".join(filter(None, (link.scope, link.name, field_name)))
                 if key in keys:
                     raise ChainError(
                         f"{keys[key][0].label!r} and {link.label!r} both have a hyperparameter {key!r}, so a parameter group "
@@ -77,18 +79,18 @@ class Chain:
 
     def replace(self, **links: Transform[Any]) -> Chain:
         """The chain with the named links exchanged: ``replace(normalize=Normalize(eps=1e-6))``."""
-        new = {self._position(name): link for name, link in links.items()}
+        new = {self._position(name): replace(link, scope=self[name].scope) for name, link in links.items()}
         return Chain(tuple(new.get(i, link) for i, link in enumerate(self.links)))
 
     def insert_before(self, name: str, *links: Transform[Any]) -> Chain:
         """The chain with more links ahead of the named one."""
-        at = self._position(name)
-        return Chain((*self.links[:at], *links, *self.links[at:]))
+        at, scope = self._position(name), self[name].scope
+        return Chain((*self.links[:at], *(replace(link, scope=scope) for link in links), *self.links[at:]))
 
     def insert_after(self, name: str, *links: Transform[Any]) -> Chain:
         """The chain with more links behind the named one."""
-        at = self._position(name) + 1
-        return Chain((*self.links[:at], *links, *self.links[at:]))
+        at, scope = self._position(name) + 1, name if isinstance(self[name], Branch) else self[name].scope
+        return Chain((*self.links[:at], *(replace(link, scope=scope) for link in links), *self.links[at:]))
 
     def override(self, values: Mapping[str, Any]) -> Chain:
         """The chain with hyperparameters exchanged by key, checked; ChainError names the keys there are."""
@@ -142,15 +144,20 @@ class Chain:
         return self.names.index(name)
 
 
-def chain(*links: Transform[Any] | Chain) -> Chain:
-    """A chain of these links; a chain among them stands for its own links."""
-    flat: list[Transform[Any]] = []
-    for link in links:
-        flat.extend(link.links if isinstance(link, Chain) else (link,))
+def chain(*links: Transform[Any] | Chain | Sequence[Transform[Any]]) -> Chain:
+    """A chain of these links; a chain among them, or what ``parallel`` gives, stands for its own links."""
+    flat = [link for part in links for link in links_of(part)]
     built = Chain(tuple(flat))
     for complaint in nonsense(built.links):
         warnings.warn(complaint, ChainWarning, stacklevel=2)
     return built
+
+
+def links_of(part: Transform[Any] | Chain | Sequence[Transform[Any]]) -> Sequence[Transform[Any]]:
+    """The links that a part of a chain stands for."""
+    return (
+        part.links if isinstance(part, Chain) else part if isinstance(part, tuple | list) else (cast("Transform[Any]", part),)
+    )
 
 
 def _check_names(links: Sequence[Transform[Any]]) -> None:
@@ -167,12 +174,35 @@ def _check_names(links: Sequence[Transform[Any]]) -> None:
 def _first_orphan(links: Sequence[Transform[Any]]) -> Transform[Any] | None:
     """The first link that reads a slot which nobody before it has written, for all parameters that it works on."""
     written: dict[Any, set[str]] = {None: set(GIVEN)}  # by the rule of masked()
+    entered: list[dict[Any, set[str]]] = []  # what was written where the open parallels began
     for link in links:
+        if isinstance(link, Branch) and link.first:
+            entered.append(_copied(written))
+        elif isinstance(link, Branch | Merge):
+            written = _copied(entered[-1]) if isinstance(link, Branch) else entered.pop()
         mine = written.setdefault(link.only, set())
         if not link.reads <= written[None] | mine:
             return link
         mine |= link.writes if link.window == (1, None) else set()
     return None
+
+
+def _copied(written: Mapping[Any, set[str]]) -> dict[Any, set[str]]:
+    return {only: set(slots) for only, slots in written.items()}
+
+
+def _check_branches(links: Sequence[Transform[Any]]) -> None:
+    depth = 0
+    for link in links:
+        depth += link.first if isinstance(link, Branch) else 0
+        if isinstance(link, Branch | Merge) and depth == 0:
+            raise ChainError(f"{link.label!r} has no parallel() that it belongs to. Leave out a parallel as a whole.")
+        depth -= isinstance(link, Merge)
+    if depth:
+        raise ChainError(
+            f"a parallel() of this chain is not closed; links are {', '.join(link.label for link in links)}. "
+            "Leave out a parallel as a whole."
+        )
 
 
 def _check_slots(links: Sequence[Transform[Any]]) -> None:

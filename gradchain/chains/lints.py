@@ -24,6 +24,10 @@ def _meeting(links: Links) -> list[str]:
 
     def overlap(one: Transform[Any], other: Transform[Any]) -> bool:
         (start, stop), (first, last) = one.window, other.window
+        if one.only != other.only and one.only is not None and other.only is not None:
+            return False  # masked() by different rules
+        if not (one.scope.startswith(other.scope) or other.scope.startswith(one.scope)):
+            return False  # in different branches
         return (last is None or start < last) and (stop is None or first < stop)
 
     return [one.label for one in links if any(overlap(one, other) for other in links if other is not one)]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from gradchain.chains.chain import Chain
 from gradchain.chains.where import Where, rule
 from gradchain.types import Transform
 
-Part = TypeVar("Part", bound="Transform[Any] | Chain")
+Part = TypeVar("Part", bound="Transform[Any] | Chain | tuple[Transform[Any], ...]")
 
 
 def masked(part: Part, by: Where) -> Part:
-    """The same link, or every link of the chain, at work on the parameters that a rule takes, and absent for the others.
+    """The same link, or links, at work on the parameters that a rule takes, and absent for the others.
 
         masked(WeightDecay(weight_decay=0.1), by=~biases_and_norms)
 
@@ -21,5 +21,7 @@ def masked(part: Part, by: Where) -> Part:
     masked link writes can be read by links that are masked by the same rule.
     """
     if isinstance(part, Chain):
-        return replace(part, links=tuple(masked(link, by) for link in part.links))
+        return replace(part, links=masked(part.links, by))
+    if isinstance(part, tuple):
+        return cast(Part, tuple(masked(link, by) for link in cast("tuple[Transform[Any], ...]", part)))
     return replace(part, only=rule(by) if part.only is None else rule(part.only) & by)

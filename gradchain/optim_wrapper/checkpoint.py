@@ -94,7 +94,7 @@ def plan(
             else:
                 new |= {**initial, since: new["step"].clone()}
                 fresh[link.label] = None
-        dropped |= dict.fromkeys(key.partition("/")[0] for key in old)
+        dropped |= dict.fromkeys(key.rpartition("/")[0] for key in old)
         states[param] = new
     report = LoadReport(tuple(kept), tuple(dropped), tuple(fresh))
     if strict and (report.dropped or report.fresh):

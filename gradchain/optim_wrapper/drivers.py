@@ -53,7 +53,7 @@ class Job:
         dtype = compute_dtype(param)
         value, grad = (elements(self.view(x)).to(dtype) for x in (param.detach(), aligned(param.grad.detach(), param)))
         one = torch.ones((), dtype=torch.float64, device=param.device)
-        ones = {slot: one if slot in self.used else UNSET for slot in ("gate", "scale", "bump_scale")}
+        ones: dict[str, Any] = {slot: one if slot in self.used else UNSET for slot in ("gate", "scale", "bump_scale")}
         self.carry = Carry(grad=grad, param=value, update=grad, processed=grad, **ones)
         self.step = self.state["step"] + 1
         self.fresh = {}

@@ -154,9 +154,8 @@ class ChainBinder:
         bound: list[BoundLink] = []
         for plain, places, label, state_keys in self._plans:
             link = object.__new__(type(plain))  # not through __init__, which would check numbers where tensors stand now
-            object.__setattr__(link, "name", plain.name)
-            object.__setattr__(link, "window", plain.window)
-            object.__setattr__(link, "only", plain.only)
+            for field in plain.settings:
+                object.__setattr__(link, field, getattr(plain, field))
             for field, key, dynamic in places:
                 object.__setattr__(link, field, _seen(group[key]) if dynamic else group[key])
             bound.append(BoundLink(link, label, state_keys))

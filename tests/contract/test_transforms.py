@@ -35,7 +35,7 @@ def carry(shape, dtype=torch.float64, seed=0, scale=1.0, kind=Carry):
     grad, param, second, signal, residual = (torch.randn(shape, generator=random, dtype=dtype) * scale for _ in range(5))
     moment, one = second.square(), f64(1.0)
     slots = {"processed": signal, "residual": residual, "scale": one.clone(), "bump_scale": one.clone()}
-    return kind(grad, param, grad.clone(), moment, gate=one, **slots)
+    return kind(grad, param, grad.clone(), moment, gate=one, **slots, branches=one.clone())
 
 
 def state_of(link, flow, steps=2):
