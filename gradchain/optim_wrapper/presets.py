@@ -43,6 +43,7 @@ LAdam = preset_class("LAdam", presets.ladam)
 LAdaGrad = preset_class("LAdaGrad", presets.ladagrad)
 LRMSProp = preset_class("LRMSProp", presets.lrmsprop)
 WaveAdam = LAdam  # the package's alias
+RelationalGradient = preset_class("RelationalGradient", presets.relational_gradient)
 RelativisticAdam = preset_class("RelativisticAdam", presets.relativistic_adam)
 RelativisticAdamW = preset_class("RelativisticAdamW", presets.relativistic_adamw)
 AdamSPD = preset_class("AdamSPD", presets.adam_spd)

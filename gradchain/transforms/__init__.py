@@ -16,6 +16,7 @@ from gradchain.transforms.cautious import Cautious
 from gradchain.transforms.centered_second_moment import CenteredSecondMoment
 from gradchain.transforms.clip_scale import ClipScale
 from gradchain.transforms.clip_update_rms import ClipUpdateRMS
+from gradchain.transforms.clip_value import ClipValue
 from gradchain.transforms.confidence import Confidence, FactoredConfidence
 from gradchain.transforms.difference_penalty import DifferencePenalty
 from gradchain.transforms.dynamic_weight_decay import DynamicWeightDecay, DynamicWeightDecayAfterStep
@@ -64,6 +65,12 @@ from gradchain.transforms.published_spatial_awareness import PublishedSpatialAwa
 from gradchain.transforms.pull_to_start import PullToStart
 from gradchain.transforms.rank_aware_decay import RankAwareDecay
 from gradchain.transforms.rank_penalty import RankPenalty
+from gradchain.transforms.relational_guide import (
+    AllPairsGuide,
+    PublishedAllPairsGuide,
+    PublishedRelationalGuide,
+    RelationalGuide,
+)
 from gradchain.transforms.relative_step import RelativeStep
 from gradchain.transforms.residual_momentum import FallingMomentum, ResidualMomentum
 from gradchain.transforms.scaled_weight_decay import ScaledWeightDecay
@@ -94,6 +101,7 @@ __all__ = [
     "AdapterWeightDecay",
     "AgreementMask",
     "AlignmentDamping",
+    "AllPairsGuide",
     "ApplyScale",
     "BackgroundRegularization",
     "BlendedGrams",
@@ -101,6 +109,7 @@ __all__ = [
     "CenteredSecondMoment",
     "ClipScale",
     "ClipUpdateRMS",
+    "ClipValue",
     "ComponentSpeedLimit",
     "Confidence",
     "DifferencePenalty",
@@ -156,10 +165,13 @@ __all__ = [
     "PublishedLRMask",
     "PublishedLoKrScale",
     "PublishedSpatialAwareness",
+    "PublishedAllPairsGuide",
+    "PublishedRelationalGuide",
     "PublishedWaveVariance",
     "PullToStart",
     "RankAwareDecay",
     "RankPenalty",
+    "RelationalGuide",
     "RelativeStep",
     "ResidualMomentum",
     "SPD",

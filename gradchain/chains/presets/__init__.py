@@ -5,6 +5,7 @@ from gradchain.chains.presets.cameamp_published import cameamp_improved
 from gradchain.chains.presets.classic import adafactor, adagrad, adam, adamw, amsgrad, lion, nadam, rmsprop, sgd
 from gradchain.chains.presets.ladam import ladagrad, ladam, lrmsprop
 from gradchain.chains.presets.papers import adam_spd, adatam, adopt, c_adamw, grams
+from gradchain.chains.presets.relational import relational_gradient
 from gradchain.chains.presets.relativistic import relativistic_adam, relativistic_adamw
 from gradchain.chains.presets.suggest import suggest_c2
 
@@ -26,6 +27,7 @@ __all__ = [
     "lion",
     "lrmsprop",
     "nadam",
+    "relational_gradient",
     "relativistic_adam",
     "relativistic_adamw",
     "rmsprop",
