@@ -15,7 +15,11 @@ from gradchain.optim_wrapper.presets import (
     Adopt,
     AMSGrad,
     CAdamW,
+    CameAMPAdopt,
+    CameAMPGes,
     CameAMPImproved,
+    CameAMPLast,
+    CameAMPOriginal,
     Grams,
     LAdaGrad,
     LAdam,
@@ -33,6 +37,10 @@ from gradchain.optim_wrapper.report import Report
 from gradchain.optim_wrapper.schedulers import ChiAnnealScheduler
 
 __all__ = [
+    "CameAMPOriginal",
+    "CameAMPAdopt",
+    "CameAMPLast",
+    "CameAMPGes",
     "CAME",
     "CameAMPImproved",
     "SGD",

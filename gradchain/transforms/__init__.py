@@ -27,6 +27,7 @@ from gradchain.transforms.frequency_penalty import FrequencyPenalty
 from gradchain.transforms.grams import Grams
 from gradchain.transforms.group_agr import EdgeGroupAGR, GroupAGR
 from gradchain.transforms.growing_clamp import GrowingClamp
+from gradchain.transforms.initial_row_scale import InitialRowScale
 from gradchain.transforms.int8_lr_mask import Int8LRMask
 from gradchain.transforms.inverse_time_decay import InverseTimeDecay
 from gradchain.transforms.l2 import L2
@@ -128,6 +129,7 @@ __all__ = [
     "GroupAGR",
     "GroupAdaDecay",
     "GrowingClamp",
+    "InitialRowScale",
     "Int8LRMask",
     "InverseTimeDecay",
     "L2",
@@ -158,15 +160,15 @@ __all__ = [
     "Phase",
     "PreviousMeanSquare",
     "PublishedALoRA",
+    "PublishedAllPairsGuide",
     "PublishedBackgroundRegularization",
     "PublishedConfidence",
     "PublishedEdgeHistory",
     "PublishedFrequencyPenalty",
     "PublishedLRMask",
     "PublishedLoKrScale",
-    "PublishedSpatialAwareness",
-    "PublishedAllPairsGuide",
     "PublishedRelationalGuide",
+    "PublishedSpatialAwareness",
     "PublishedWaveVariance",
     "PullToStart",
     "RankAwareDecay",

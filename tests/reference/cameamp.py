@@ -58,7 +58,7 @@ def falling_momentum(flows, momentum, beta1_decay, momentum_floor):
         yield {"update": m, "residual": f.update - m}
 
 
-def torque_momentum(flows, momentum, beta1_decay, torque_steps, torque_emphasis, torque_eps):
+def torque_momentum(flows, momentum, beta1_decay, momentum_floor, torque_steps, torque_beta, torque_emphasis, torque_eps):
     m = s = np.zeros_like(flows[0].update)
 
     def unit(x):
@@ -70,9 +70,9 @@ def torque_momentum(flows, momentum, beta1_decay, torque_steps, torque_emphasis,
         if t < torque_steps:
             s = 0.9 * s + 0.1 * unit(m) * unit(c)
             stressed = s * (torque_emphasis if c.ndim == 2 else 1)
-            m = 0.9 * m + ((1 + stressed) / 2 + torque_eps) * c
+            m = torque_beta * m + ((1 + stressed) / 2 + torque_eps) * c
         else:
-            b = max(momentum * beta1_decay**t, 0.4)
+            b = max(momentum * beta1_decay**t, momentum_floor)
             m = b * m + (1 - b) * c
         yield {"update": m, "residual": c - m}
 
@@ -180,3 +180,10 @@ def group_ada_decay(flows, weight_decay, decay_slope):
     """Alone in its group, a parameter is average."""
     for f in flows:
         yield {"update": f.update + weight_decay * f.param}
+
+
+def initial_row_scale(flows, eta):
+    w = flows[0].param
+    factor = (np.linalg.norm(w, axis=1, keepdims=True) + 1 / eta**2) ** -0.5 if w.ndim == 2 else 1
+    for f in flows:
+        yield {"update": f.update * factor}

@@ -35,6 +35,7 @@ TRANSFORMS = {  # as in table.py
     "FallingMomentum": (link := t.FallingMomentum(), chain(link, t.Confidence(), LR)),
     "GroupAdaDecay": (link := t.GroupAdaDecay(), chain(*ADAM, link, LR)),
     "GrowingClamp": (link := t.GrowingClamp(), chain(link, *ADAM, LR)),
+    "InitialRowScale": (link := t.InitialRowScale(), chain(*ADAM, link, LR)),
     "Int8LRMask": (link := t.Int8LRMask(), chain(*ADAM, link, LR)),
     "LaggedSPD": (link := t.LaggedSPD(rank_rate=0.1), chain(*ADAM, LR, link)),
     "MeanSquare": (link := t.MeanSquare(), chain(link, t.Normalize(eps=0.0), LR)),
@@ -60,6 +61,12 @@ PRESETS = {
         spatial_awareness=False,
         lora_rank_penalty=False,
     ),
+    "cameamp_original": presets.cameamp_original(warmup_steps=6),
+    "cameamp_original_full_finetune": presets.cameamp_original(warmup_steps=5, full_finetune=True, lr=1e-3),
+    "cameamp_adopt": presets.cameamp_adopt(warmup_steps=6, lr=1e-3),
+    "cameamp_last": presets.cameamp_last(warmup_steps=6, lr=1e-3),
+    "cameamp_last_no_came": presets.cameamp_last(warmup_steps=7, came=False, lr=1e-3, full_finetune=True),
+    "cameamp_ges": presets.cameamp_ges(warmup_steps=6, lr=1e-3),
 }
 RULES = [  # as in test_against_references.py
     (t.AdaDecay(weight_decay=0.3), reference.ada_decay),
@@ -70,6 +77,7 @@ RULES = [  # as in test_against_references.py
     (t.FallingMomentum(momentum=0.9, beta1_decay=0.9, momentum_floor=0.3), reference.falling_momentum),
     (t.GroupAdaDecay(weight_decay=0.3), reference.group_ada_decay),
     (t.GrowingClamp(), reference.growing_clamp),
+    (t.InitialRowScale(eta=1.5), reference.initial_row_scale),
     (t.Int8LRMask(**MASK), reference.int8_lr_mask),
     (t.LaggedSPD(spd_lambda=0.7), reference.lagged_spd),
     (t.LaggedSPD(spd_lambda=0.7, rank_rate=0.1), reference.lagged_spd),
@@ -82,7 +90,7 @@ RULES = [  # as in test_against_references.py
     (t.PublishedLRMask(**MASK, lr_max_start=0.5, mask_steps=6, mask_floor=0.1), reference.published_lr_mask),
     (t.ResidualMomentum(momentum=0.8), reference.residual_momentum),
     (t.SecondAverage(second_beta=0.7), reference.second_average),
-    (t.TorqueMomentum(torque_steps=12, torque_emphasis=1.3, torque_eps=0.01), reference.torque_momentum),
+    (t.TorqueMomentum(torque_steps=12, torque_beta=0.7, torque_emphasis=1.3, torque_eps=0.01), reference.torque_momentum),
     (t.TorqueMomentum(torque_steps=1, momentum=0.9, beta1_decay=0.9), reference.torque_momentum),
 ]
 BY_HAND = [  # as in test_by_hand.py
@@ -107,6 +115,12 @@ BY_HAND = [  # as in test_by_hand.py
     ),
     (t.GroupAdaDecay(weight_decay=0.5), [flow([1, 2], param=[4, -2])], {"update": [3, 1]}),
     (t.GrowingClamp(), [flow([5, -1])] * 16, {"update": [2, -1]}),
+    # rows of length 2 and 0; what the second becomes does not count
+    (
+        t.InitialRowScale(eta=0.5),
+        [flow([[6], [6]], param=[[5], [0]]), flow([[6], [6]], param=[[5], [9]])],
+        {"update": [[2], [3]]},
+    ),
     # k = 0.75 and 1.25, the first of which is 76 of 127 parts of the second; then both rise by 0.25; lr = 1/2
     (t.Int8LRMask(**MASK), [flow([1, -2])] * 2, {"update": [2 * (95 / 127 + 0.25), -6]}),
     (t.LaggedSPD(spd_lambda=0.5), [flow(**AWAY)], {"update": [-3 + 15 / (10 + 1e-8), -4 + 20 / (10 + 1e-8)]}),
@@ -151,6 +165,7 @@ ALLOWED = {  # as in test_errors.py
     t.FallingMomentum: {"momentum": UNIT, "beta1_decay": [1e-3, 1.0], "momentum_floor": UNIT},
     t.GroupAdaDecay: {"weight_decay": POSITIVE, "decay_slope": POSITIVE},
     t.GrowingClamp: {},
+    t.InitialRowScale: {"eta": [1e-3, 9.0]},
     t.Int8LRMask: MASKS,
     t.LaggedSPD: {"spd_lambda": POSITIVE, "rank_rate": POSITIVE},
     t.MeanSquare: {"beta2": UNIT, "eps1": [0.0, 1.0]},
@@ -163,7 +178,9 @@ ALLOWED = {  # as in test_errors.py
     t.TorqueMomentum: {
         "momentum": UNIT,
         "beta1_decay": [1e-3, 1.0],
+        "momentum_floor": UNIT,
         "torque_steps": [1, 9],
+        "torque_beta": UNIT,
         "torque_emphasis": POSITIVE,
         "torque_eps": POSITIVE,
     },
@@ -189,6 +206,7 @@ REFUSED = {
     "momentum_floor": NO_DECAY,
     "rank_rate": NEGATIVE,
     "second_beta": NO_PART,
+    "torque_beta": NO_DECAY,
     "torque_emphasis": NEGATIVE,
     "torque_eps": NEGATIVE,
     "torque_steps": NO_COUNT,
@@ -202,12 +220,27 @@ REFUSED = {
 }
 
 
+IGNORED = ("eta", "full_finetune", "verbose")  # by the improved version
+VERSIONS = {
+    "de285ff": presets.cameamp_original,
+    "94c29fc": presets.cameamp_adopt,
+    "1bba43e": presets.cameamp_last,
+    "unattributed": presets.cameamp_ges,
+}
+
+
 def improved(case):
     """863c5b5 is the version that added OrthoGrad; 803cb56 the one with dual momentum."""
-    return presets.cameamp_improved(**case.kwargs, orthogonal="863c5b5" in case.info["version"])
+    kept = {key: value for key, value in case.kwargs.items() if key not in IGNORED}
+    return presets.cameamp_improved(**kept, orthogonal="863c5b5" in case.info["version"])
+
+
+def versioned(case):
+    return next(preset for mark, preset in VERSIONS.items() if mark in case.info["version"])(**case.kwargs)
 
 
 REPLAYS = {  # as in golden/test_replay.py: (family, published class) -> what makes the chain of a case
     ("came_automagic", "CAME"): lambda case: presets.came(**case.kwargs),
     ("cameamp_improved", "Automagic_CameAMP_Improved"): improved,
+    ("cameamp_other", "Automagic_CameAMP"): versioned,
 }

@@ -1,7 +1,13 @@
 """Named optimizers as chains. ``presets.ladam(lr=1e-3)`` is a Chain; ``.optimizer(params)`` binds it."""
 
 from gradchain.chains.presets.came import came
-from gradchain.chains.presets.cameamp_published import cameamp_improved
+from gradchain.chains.presets.cameamp_published import (
+    cameamp_adopt,
+    cameamp_ges,
+    cameamp_improved,
+    cameamp_last,
+    cameamp_original,
+)
 from gradchain.chains.presets.classic import adafactor, adagrad, adam, adamw, amsgrad, lion, nadam, rmsprop, sgd
 from gradchain.chains.presets.ladam import ladagrad, ladam, lrmsprop
 from gradchain.chains.presets.papers import adam_spd, adatam, adopt, c_adamw, grams
@@ -20,7 +26,11 @@ __all__ = [
     "amsgrad",
     "c_adamw",
     "came",
+    "cameamp_adopt",
+    "cameamp_ges",
     "cameamp_improved",
+    "cameamp_last",
+    "cameamp_original",
     "grams",
     "ladagrad",
     "ladam",

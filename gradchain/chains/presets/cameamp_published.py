@@ -11,31 +11,42 @@ from typing import Any
 
 from gradchain.chains.chain import Chain, chain
 from gradchain.transforms import (
+    SPD,
+    BlendedGrams,
     Cautious,
     ClipUpdateRMS,
     EdgeGroupAGR,
     Grams,
+    GroupAdaDecay,
     GroupAGR,
+    GrowingClamp,
+    InitialRowScale,
     LaggedSPD,
     LearningRate,
     MatrixL2,
     MeanSquare,
+    MultilayerLookahead,
     Normalize,
+    OriginSPD,
     OrthogonalGradient,
     Phase,
+    PreviousMeanSquare,
     PublishedBackgroundRegularization,
     PublishedConfidence,
     PublishedEdgeHistory,
     PublishedFrequencyPenalty,
     PublishedLRMask,
     PublishedSpatialAwareness,
+    SecondAverage,
     Signal,
     TorqueMomentum,
+    VarianceFloor,
 )
 from gradchain.types import Transform
 
 Link = Transform[Any]
 Betas = tuple[float, float, float]
+Four = tuple[float, float, float, float]
 
 
 def _half(warmup_steps: int) -> int:
@@ -105,3 +116,154 @@ def cameamp_improved(
         LearningRate(lr=lr),
         *_until(warmup_steps, LaggedSPD(spd_lambda=weight_decay, rank_rate=0.1 if lora_rank_penalty else 0.0)),
     )
+
+
+def cameamp_original(
+    lr: float = 1e-6,
+    min_lr: float = 1e-7,
+    max_lr: float = 1e-3,
+    lr_bump: float = 3e-6,
+    eps: tuple[float, float] = (1e-30, 1e-16),
+    clip_threshold: float = 1.0,
+    betas: Betas = (0.9, 0.999, 0.9999),
+    weight_decay: float = 2.5,
+    warmup_steps: int = 500,
+    la_layers: int = 3,
+    alphas: Four = (0.6, 0.75, 0.85, 0.85),
+    ks: tuple[int, int, int, int] = (5, 5, 3, 3),
+    full_finetune: bool = False,
+) -> Chain:
+    """The first CameAMP: no regularizers, SPD in the warm-up, lookahead in layers for as long again."""
+    half = _half(warmup_steps)
+    spd = SPD(spd_lambda=weight_decay) if full_finetune else OriginSPD(spd_lambda=weight_decay)
+    ahead = MultilayerLookahead(la_layers=max(1, la_layers), la_alphas=alphas, la_ks=ks)
+    return chain(
+        MeanSquare(beta2=betas[1], eps1=eps[0]),
+        Normalize(eps=0.0),
+        ClipUpdateRMS(d=clip_threshold),
+        TorqueMomentum(
+            momentum=betas[0],
+            beta1_decay=1.0,
+            momentum_floor=0.0,
+            torque_steps=half,
+            torque_beta=betas[0],
+            torque_eps=eps[0],
+        ),
+        PublishedConfidence(beta3=betas[2], early_beta3_steps=1, eps2=eps[1]),
+        *_until(half, Grams()),
+        *_from(half, Cautious()),
+        PublishedLRMask(mask_start=lr, lr_max_start=lr, min_lr=min_lr, max_lr=max_lr, lr_bump=lr_bump, mask_steps=warmup_steps),
+        LearningRate(lr=lr),
+        *_until(warmup_steps, spd),
+        *([Phase(ahead, start=warmup_steps, stop=2 * warmup_steps)] if la_layers > 0 else []),
+    )
+
+
+def cameamp_adopt(
+    lr: float = 1e-6,
+    min_lr: float = 1e-7,
+    max_lr: float = 1e-3,
+    lr_bump: float = 3e-6,
+    eps: tuple[float, float] = (1e-30, 1e-16),
+    betas: Betas = (0.8, 0.99, 0.999),
+    beta1_decay: float = 0.9995,
+    weight_decay: float = 1.0,
+    warmup_steps: int = 500,
+    eta: float = 2.0,
+    full_finetune: bool = False,
+) -> Chain:
+    """CameAMP on ADOPT's scaling, with OrthoGrad in the first half of the warm-up and rows scaled by their first size."""
+    half = _half(warmup_steps)
+    spd = SPD(spd_lambda=weight_decay) if full_finetune else OriginSPD(spd_lambda=weight_decay)
+    return chain(
+        GroupAGR(agr_eps=0.0),
+        Signal(),
+        PreviousMeanSquare(beta2=betas[1], eps1=0.0),
+        VarianceFloor(floor=1e-12, name="root_floor"),
+        Normalize(eps=0.0),
+        GrowingClamp(),
+        TorqueMomentum(momentum=betas[0], beta1_decay=beta1_decay, torque_steps=half, torque_eps=eps[0]),
+        PublishedConfidence(beta3=betas[2], early_beta3_steps=half, eps2=eps[1]),
+        *_until(half, Grams()),
+        *_from(half, Cautious()),
+        *_until(half, OrthogonalGradient(tolerance=0.0)),
+        *([] if full_finetune else [InitialRowScale(eta=eta)]),
+        _settling_mask(lr, min_lr, max_lr, lr_bump, warmup_steps, first=2),
+        LearningRate(lr=lr),
+        *_until(warmup_steps, spd),
+    )
+
+
+def cameamp_last(
+    lr: float = 1e-6,
+    min_lr: float = 1e-7,
+    max_lr: float = 1e-3,
+    lr_bump: float = 3e-6,
+    eps: Betas = (1e-30, 1e-16, 1e-8),
+    clip_threshold: float = 1.0,
+    betas: Betas = (0.8, 0.99, 0.999),
+    eta: float = 2.0,
+    beta1_decay: float = 0.9995,
+    weight_decay: float = 5e-4,
+    warmup_steps: int = 500,
+    came: bool = True,
+    full_finetune: bool = False,
+) -> Chain:
+    """The last CameAMP of that name: the second moment of the steps before, Grams that fades, adaptive decay, no SPD."""
+    measured = [PreviousMeanSquare(beta2=betas[1], eps1=eps[0]), Normalize(eps=0.0), ClipUpdateRMS(d=clip_threshold)]
+    return chain(
+        GroupAGR(agr_eps=0.0),
+        Signal(),
+        *(measured if came else [GrowingClamp()]),
+        *_fading(betas, beta1_decay, weight_decay, warmup_steps, (eps[0], eps[1]), betas[2]),
+        *([] if full_finetune else [InitialRowScale(eta=eta)]),
+        _settling_mask(lr, min_lr, max_lr, lr_bump, warmup_steps, first=2 if came else 1),
+        LearningRate(lr=lr),
+    )
+
+
+def cameamp_ges(
+    lr: float = 1e-6,
+    min_lr: float = 1e-7,
+    max_lr: float = 1e-3,
+    lr_bump: float = 3e-6,
+    eps: tuple[float, float] = (1e-30, 1e-16),
+    betas: Betas = (0.8, 0.99, 0.999),
+    beta1_decay: float = 0.9995,
+    eta: float = 2.0,
+    weight_decay: float = 5e-4,
+    warmup_steps: int = 500,
+    full_finetune: bool = False,
+) -> Chain:
+    """CameAMP without a second moment: the gradient itself, clamped, under a confidence as AdaBelief's."""
+    return chain(
+        GroupAGR(agr_eps=0.0),
+        Signal(),
+        GrowingClamp(),
+        *_fading(betas, beta1_decay, weight_decay, warmup_steps, eps, 0.9999),
+        *([] if full_finetune else [InitialRowScale(eta=eta)]),
+        _settling_mask(lr, min_lr, max_lr, lr_bump, warmup_steps, first=1),
+        LearningRate(lr=lr),
+    )
+
+
+def _fading(
+    betas: Betas, beta1_decay: float, weight_decay: float, warmup_steps: int, eps: tuple[float, float], early_beta3: float
+) -> list[Link]:
+    """From the momentum to the decay, as the last version has it."""
+    half = _half(warmup_steps)
+    return [
+        TorqueMomentum(momentum=betas[0], beta1_decay=beta1_decay, torque_steps=half, torque_eps=eps[0]),
+        *_from(half, SecondAverage(second_beta=betas[0])),
+        PublishedConfidence(beta3=betas[2], early_beta3=early_beta3, early_beta3_steps=half, eps2=eps[1]),
+        BlendedGrams(grams_decay=beta1_decay),
+        *_until(half, OrthogonalGradient(tolerance=0.0), GroupAdaDecay(weight_decay=weight_decay)),
+    ]
+
+
+def _settling_mask(lr: float, min_lr: float, max_lr: float, lr_bump: float, warmup_steps: int, first: int) -> Link:
+    """The mask of the later versions, which no schedule can take below a tenth."""
+    mask = PublishedLRMask(
+        mask_start=lr, min_lr=min_lr, max_lr=max_lr, lr_bump=lr_bump, mask_steps=warmup_steps, mask_floor=0.1
+    )
+    return Phase(mask, start=first)
