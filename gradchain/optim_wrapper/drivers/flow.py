@@ -1,0 +1,122 @@
+"""A chain at work on one tensor. What every driver runs: eagerly on a parameter, under vmap on a stack of them, traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from gradchain.optim_wrapper.hyperparameters import BoundLink
+from gradchain.optim_wrapper.layouts import WHOLE
+from gradchain.types import UNSET, Carry, Context, Layout, SharedTransform
+
+
+@dataclass
+class Flow:
+    """One tensor on its way through the chain; nothing that it was given is written."""
+
+    links: Sequence[BoundLink]
+    lr: Tensor
+    state: Mapping[str, Tensor]  # flat
+    used: frozenset[str]  # slots that some link of the chain reads or writes
+    step: Tensor  # 0-d, of this step
+    carry: Carry
+    plan: Mapping[str, tuple[bool, bool]] | None = None  # active and due by link, where they are known beforehand
+    fresh: dict[str, Tensor] = field(default_factory=lambda: {})  # new state
+
+    def context(self, link: BoundLink, shared: Any = None) -> Context:
+        since = self.state.get(f"{link.label}/since")  # a link that joined a saved run counts its own steps
+        step = self.step if since is None else self.step - since
+        return Context(step=step.to(torch.float64), lr=self.lr, shared=shared, layout=self.layout)
+
+    @property
+    def layout(self) -> Layout:
+        return WHOLE
+
+    def state_of(self, link: BoundLink) -> Any:
+        return link.transform.State(*[self.state[key] for key in link.state_keys])
+
+    def active(self, link: BoundLink) -> bool | Tensor:
+        """Whether the link's window is open: a bool, known on the host; a tensor while a graph is traced."""
+        return self.plan[link.label][0] if self.plan is not None else within(link.transform.window, self.context(link).step)
+
+    def due(self, link: BoundLink) -> bool | Tensor:
+        """Whether the link's state is to be refreshed, likewise."""
+        schedule = link.transform.refresh_schedule
+        if schedule is None:
+            return False
+        return self.plan[link.label][1] if self.plan is not None else due(schedule, self.context(link).step)
+
+    def meets(self, link: BoundLink) -> bool | Tensor:
+        """Whether the tensor is to be measured: it is in the window, and due where the link refreshes by a schedule."""
+        if not isinstance(link.transform, SharedTransform):
+            return False  # a shared link that is absent for this parameter
+        active = self.active(link)
+        return active if active is False or link.transform.refresh_schedule is None else self.due(link)
+
+    def measure(self, link: BoundLink) -> Tensor:
+        """What a shared link wants to know of this tensor."""
+        return cast("SharedTransform[Any]", link.transform).measure(self.carry, self.state_of(link), self.context(link))
+
+    def run(self, link: BoundLink, shared: Any = None) -> None:
+        transform, ctx, carry, state = link.transform, self.context(link, shared), self.carry, self.state_of(link)
+
+        def outcome() -> tuple[Carry, Any]:
+            renewed = choose(self.due(link), lambda: transform.refresh(carry, state, ctx), state)
+            return transform.update(carry, renewed, ctx)
+
+        self.carry, new = choose(self.active(link), outcome, (carry, state))
+        self.fresh.update(zip(link.state_keys, new, strict=True))
+
+    def result(self) -> Tensor:
+        """The parameter after the step."""
+        update = self.carry.update
+        if "gate" in self.used:
+            update = torch.where(self.carry.gate != 0, update, torch.zeros_like(update))
+        return self.carry.param - update
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """float32, or float64 for float64 parameters."""
+    return torch.float64 if tensor.dtype in (torch.float64, torch.complex128) else torch.float32
+
+
+def start(param: Tensor, grad: Tensor, used: frozenset[str]) -> Carry:
+    """What enters the chain."""
+    one = torch.ones((), dtype=torch.float64, device=param.device)
+    ones: dict[str, Any] = {slot: one if slot in used else UNSET for slot in ("gate", "scale", "bump_scale")}
+    return Carry(grad=grad, param=param, update=grad, processed=grad, **ones)
+
+
+def _known(condition: Tensor) -> bool | Tensor:
+    """A condition on step counts, which live on the host: a bool, but a tensor while a graph is traced."""
+    return condition if torch.compiler.is_compiling() else bool(condition)
+
+
+def within(window: tuple[int, int | None], step: Tensor) -> bool | Tensor:
+    """Whether a link's window is open at this step."""
+    first, stop = window
+    if window == (1, None):
+        return True
+    return _known(step >= first if stop is None else (step >= first) & (step < stop))
+
+
+def due(schedule: tuple[int, int], step: Tensor) -> bool | Tensor:
+    """Whether a refresh falls on this step."""
+    first, interval = schedule
+    return _known((step >= first) & ((step - first) % interval == 0))
+
+
+def choose(condition: bool | Tensor, then: Callable[[], Any], otherwise: Any) -> Any:
+    """What ``then`` gives, or ``otherwise``; in a traced graph both are worked out and the condition selects."""
+    if isinstance(condition, bool):
+        return then() if condition else otherwise
+
+    def select(new: Any, old: Any) -> Any:
+        return new if new is old or old is UNSET else torch.where(condition.to(new.device), new, old)
+
+    return tree_map(select, then(), otherwise)

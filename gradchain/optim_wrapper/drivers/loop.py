@@ -1,0 +1,173 @@
+"""One parameter after the other, eagerly: the reference that every other driver must equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar, cast
+
+from torch import Tensor
+from typing_extensions import override
+
+from gradchain.optim_wrapper.collectives import answer
+from gradchain.optim_wrapper.drivers.flow import Flow, compute_dtype, start
+from gradchain.optim_wrapper.hyperparameters import BoundLink
+from gradchain.optim_wrapper.layouts import WHOLE, Asker, Unanswered
+from gradchain.optim_wrapper.shards import aligned, cut_like, elements, layout_of, local, view_of
+from gradchain.types import Layout, ParamInfo, SharedTransform
+
+T = TypeVar("T")
+
+
+def working(param: Tensor) -> Tensor:
+    """The parameter's elements on this rank, in the dtype in which links compute."""
+    return elements(local(param.detach())).to(compute_dtype(param))
+
+
+class Job(Flow):
+    """One parameter in one step."""
+
+    def __init__(
+        self,
+        info: ParamInfo,
+        links: Sequence[BoundLink],
+        lr: Tensor,
+        state: dict[str, Tensor],  # live, flat
+        used: frozenset[str],
+        label: str = "",  # of the chain, where different parameters have different ones
+    ) -> None:
+        param = info.param
+        assert param.grad is not None
+        self.view = view_of(param)  # what links see of a DTensor
+        dtype = compute_dtype(param)
+        value, grad = (elements(self.view(x)).to(dtype) for x in (param.detach(), aligned(param.grad.detach(), param)))
+        super().__init__(links, lr, state, used, state["step"] + 1, start(value, grad, used))
+        self.info = info
+        self.label = label
+        self.at = 0  # the link whose turn it is
+        self.sharded = layout_of(param, value) if self.view is local else None
+
+    @property
+    @override
+    def layout(self) -> Layout:
+        return self.sharded or WHOLE
+
+    @override
+    def state_of(self, link: BoundLink) -> Any:
+        return link.transform.State(*[self.view(self.state[key]) for key in link.state_keys])
+
+    @override
+    def measure(self, link: BoundLink) -> Tensor:
+        return self.asking(link, lambda: super(Job, self).measure(link))
+
+    @override
+    def run(self, link: BoundLink, shared: Any = None) -> None:
+        self.asking(link, lambda: super(Job, self).run(link, shared))
+
+    def asking(self, link: BoundLink, act: Callable[[], T]) -> T:
+        """What ``act`` gives; Unanswered where it asks other ranks for the first time, to be called again once answered."""
+        if self.sharded is not None:
+            self.sharded.asked = 0
+        try:
+            result = act()
+        except Unanswered:
+            raise
+        except Exception as error:
+            shape, dtype = tuple(self.info.param.shape), self.info.param.dtype
+            error.add_note(f"in link {link.label!r}, parameter {self.info.name!r} of shape {shape}, {dtype}")
+            raise
+        if self.sharded is not None:
+            self.sharded.answers.clear()
+        return result
+
+    def advance(self, stop: int, answers: dict[int, Any]) -> None:
+        """Run the links before ``stop``; the first is told what it shares with other parameters, by this one's place."""
+        shared = answers.get(self.info.place)
+        while self.at < stop:
+            self.run(self.links[self.at], shared)
+            self.at, shared = self.at + 1, None
+        if stop == len(self.links):
+            self.write()
+
+    def part(self, value: Tensor, like: Tensor) -> Tensor:
+        """This rank's part of what links have made."""
+        return value if self.view is local else cut_like(value, like)
+
+    def write(self) -> None:
+        """Subtract the update and store the state; nothing was written before."""
+        for name, value in self.fresh.items():  # before the parameter, which a state may still look at
+            if value is not self.state[name]:
+                local(self.state[name]).copy_(self.part(value, self.state[name]))
+        param = self.info.param.detach()
+        elements(local(param)).copy_(self.part(self.result(), param))
+        self.state["step"].copy_(self.step)
+        del self.carry  # it holds tensors as large as the parameter
+        self.fresh.clear()
+
+
+class Batch(Protocol):
+    """Parameters that a driver runs as one beside the jobs."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def links(self) -> Sequence[BoundLink]: ...
+    def measure(self, position: int) -> Sequence[tuple[ParamInfo, Tensor]]: ...  # for the shared link there; may be none
+    def meet(self, position: int, answers: dict[int, Any]) -> None: ...  # what that link says, by place
+    def write(self) -> None: ...  # run the chain; parameters and state are untouched until here
+
+
+def loop(jobs: Sequence[Job], batches: Sequence[Batch] = ()) -> None:
+    """One parameter after the other, link by link; all that run the same chain meet where a link is shared."""
+    for label in dict.fromkeys(one.label for one in (*jobs, *batches)):
+        _loop([job for job in jobs if job.label == label], [batch for batch in batches if batch.label == label])
+
+
+def _loop(jobs: Sequence[Job], batches: Sequence[Batch]) -> None:
+    chains = [one.links for one in (*jobs, *batches)]
+    meetings = {i for links in chains for i, link in enumerate(links) if isinstance(link.transform, SharedTransform)}
+    starts = sorted({0, *meetings})
+    for first, stop in zip(starts, [*starts[1:], len(chains[0])], strict=True):
+        answers = _share(jobs, batches, first) if first in meetings else {}
+        together(jobs, lambda job: job.advance(stop, answers))  # noqa: B023 (called at once)
+    for batch in batches:
+        batch.write()
+
+
+def together(jobs: Sequence[Job], act: Callable[[Job], None]) -> None:
+    """Let every job act. Those that have to ask other ranks are answered all at once, and act again."""
+    while jobs:
+        askers: list[tuple[Job, Asker]] = []
+        for job in jobs:
+            try:
+                act(job)
+            except Unanswered as open_:
+                assert job.sharded is not None
+                askers.append((job, Asker(job.sharded, open_.question)))
+        if askers:
+            answer([asker for _, asker in askers])
+        jobs = [job for job, _ in askers]
+
+
+def _share(jobs: Sequence[Job], batches: Sequence[Batch], position: int) -> dict[int, Any]:
+    """What a shared link tells each parameter that meets in it, by the parameter's place."""
+    jobs = [job for job in jobs if job.meets(job.links[position]) is not False]
+    measured: dict[int, tuple[ParamInfo, Tensor]] = {}
+
+    def measure(job: Job) -> None:
+        measured[job.info.place] = (job.info, job.measure(job.links[position]))
+
+    together(jobs, measure)
+    transforms = {job.info.place: job.links[position].transform for job in jobs}
+    for batch in batches:
+        for info, value in batch.measure(position):
+            measured[info.place] = (info, value)
+            transforms[info.place] = batch.links[position].transform
+    places = sorted(measured)
+    if not places:
+        return {}
+    first = cast("SharedTransform[Any]", transforms[places[0]])
+    shared = first.share([measured[place][1] for place in places], [measured[place][0] for place in places])
+    answers = dict(zip(places, shared, strict=True))
+    for batch in batches:
+        batch.meet(position, answers)
+    return answers
