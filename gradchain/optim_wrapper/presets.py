@@ -57,3 +57,5 @@ CameAMPOriginal = preset_class("CameAMPOriginal", presets.cameamp_original)
 CameAMPAdopt = preset_class("CameAMPAdopt", presets.cameamp_adopt)
 CameAMPLast = preset_class("CameAMPLast", presets.cameamp_last)
 CameAMPGes = preset_class("CameAMPGes", presets.cameamp_ges)
+HinaAdamW = preset_class("HinaAdamW", presets.hina_adamw)
+HinaAdamWOptimizer = HinaAdamW  # the program's name

@@ -169,7 +169,7 @@ def test_a_copy_goes_on_as_the_original_would(recipe):
 @ROWS
 def test_the_chain_can_be_pickled_and_written_down(recipe):
     assert pickle.loads(pickle.dumps(recipe)) == recipe
-    assert eval(repr(recipe), {**vars(transforms), "chain": gradchain.chain}) == recipe
+    assert eval(repr(recipe), {**vars(transforms), **vars(gradchain.chains), "chain": gradchain.chain}) == recipe
 
 
 @ROWS

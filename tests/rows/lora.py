@@ -4,7 +4,7 @@ import numpy as np
 from links import Flow
 from reference import lora as reference
 
-from gradchain import chain
+from gradchain import chain, presets
 from gradchain import transforms as t
 
 LR = t.LearningRate(lr=1e-2)
@@ -32,7 +32,12 @@ TRANSFORMS = {  # as in table.py
     "PublishedLoKrScale": (link := t.PublishedLoKrScale(), chain(*ADAM, link, LR)),
     "SumAmplification": (link := t.SumAmplification(), chain(link, *ADAM, LR)),
 }
-PRESETS = {}
+PRESETS = {
+    "hina_adamw": presets.hina_adamw(),
+    "hina_adamw_language": presets.hina_adamw_language(use_adopt_stability=False, use_grams=False, use_orthogonal_grad=True),
+    "hina_adamw_lokr": presets.hina_adamw_lokr(published=True),
+    "hina_adamw_sd_lora": presets.hina_adamw_sd_lora(published=True, use_grams=False, use_orthogonal_grad=True),
+}
 RULES = [  # as in test_against_references.py; pairs have tests of their own, in transforms/test_pairs.py
     (t.ALLoRA(eta=3.0), reference.allora),
     (t.ALoRA(), reference.passed_on),
@@ -93,4 +98,6 @@ REFUSED = {
     "lokr_ratio": [(-1.0, r"a number in \[0, inf\)")],
     "loraplus_lr_ratio": [(-1.0, r"a number in \[0, inf\)")],
 }
-REPLAYS = {}  # as in golden/test_replay.py: (family, published class) -> what makes the chain of a case
+REPLAYS = {  # as in golden/test_replay.py: (family, published class) -> what makes the chain of a case
+    ("hina_lora", "HinaAdamWOptimizer"): lambda case: presets.hina_adamw(**case.kwargs, published=True),
+}

@@ -9,6 +9,7 @@ from gradchain.chains.presets.cameamp_published import (
     cameamp_original,
 )
 from gradchain.chains.presets.classic import adafactor, adagrad, adam, adamw, amsgrad, lion, nadam, rmsprop, sgd
+from gradchain.chains.presets.hina_adamw import hina_adamw, hina_adamw_language, hina_adamw_lokr, hina_adamw_sd_lora
 from gradchain.chains.presets.ladam import ladagrad, ladam, lrmsprop
 from gradchain.chains.presets.papers import adam_spd, adatam, adopt, c_adamw, grams
 from gradchain.chains.presets.relational import relational_gradient
@@ -32,6 +33,10 @@ __all__ = [
     "cameamp_last",
     "cameamp_original",
     "grams",
+    "hina_adamw",
+    "hina_adamw_language",
+    "hina_adamw_lokr",
+    "hina_adamw_sd_lora",
     "ladagrad",
     "ladam",
     "lion",
