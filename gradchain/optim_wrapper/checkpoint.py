@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from gradchain.optim_wrapper.drivers import working
+from gradchain.optim_wrapper.foreign import differences, group_of, is_foreign, translated
 from gradchain.optim_wrapper.hyperparameters import BoundLink, check
+from gradchain.optim_wrapper.matching import matched
 from gradchain.optim_wrapper.shards import elements, layout_of, overwritten, placed, sharded_state
+from gradchain.transforms import FactoredSecondMoment
 from gradchain.types import ChainError
 
 if TYPE_CHECKING:
@@ -23,9 +27,19 @@ class LoadReport(NamedTuple):
     kept: tuple[str, ...]
     dropped: tuple[str, ...]
     fresh: tuple[str, ...]
+    missing: tuple[str, ...] = ()  # parameters that were not saved, where parameters are matched by name
+    unused: tuple[str, ...] = ()  # saved parameters that the optimizer does not have
+    remarks: tuple[str, ...] = ()  # what the saved run did and this one does not
+
+    @property
+    def clean(self) -> bool:
+        """Whether all that was saved is used, and all that is needed was saved."""
+        return not any(self[1:])
 
     def __str__(self) -> str:
-        return "; ".join(f"{word}: {', '.join(names) or 'none'}" for word, names in self._asdict().items())
+        lists = [*self[:3], *(names for names in self[3:] if names)]
+        words = [*self._fields[:3], *(word for word, names in zip(self._fields[3:], self[3:], strict=True) if names)]
+        return "; ".join(f"{word}: {', '.join(names) or 'none'}" for word, names in zip(words, lists, strict=True))
 
 
 def fresh_state(link: BoundLink, param: Tensor) -> dict[str, Tensor]:
@@ -41,17 +55,15 @@ def host_step(value: float | Tensor = 0.0) -> Tensor:
     return torch.zeros((), dtype=torch.float32, device="cpu") + torch.as_tensor(value, dtype=torch.float32, device="cpu")
 
 
-def _numbered(optimizer: ChainOptimizer, saved: Mapping[str, Any]) -> list[tuple[int, Tensor, Sequence[BoundLink]]]:
-    """(saved number, parameter, its links) for every parameter, in the order in which they were saved."""
-    found: list[tuple[int, Tensor, Sequence[BoundLink]]] = []
+def _numbered(optimizer: ChainOptimizer, saved: Mapping[str, Any]) -> Iterator[tuple[int, Tensor, Sequence[BoundLink], Any]]:
+    """(saved number, parameter, its links, saved group) for every parameter; torch complains where the numbers do not match."""
     for g, (group, old) in enumerate(zip(optimizer.param_groups, saved["param_groups"], strict=False)):
-        pairs = zip(old["params"], group["params"], strict=False)
-        found += [(number, param, optimizer.links_at(g, i)) for i, (number, param) in enumerate(pairs)]
-    return found
+        for i, (number, param) in enumerate(zip(old["params"], group["params"], strict=False)):
+            yield number, param, optimizer.links_at(g, i), old
 
 
 def _fit(name: str, key: str, saved: Any, wanted: Tensor) -> Tensor:
-    """A saved tensor in the shape of the live one."""
+    """A saved tensor in the shape and dtype of the live one."""
     if not isinstance(saved, Tensor | int | float):
         found = type(saved).__name__
         raise ChainError(f"saved state {key!r} of parameter {name!r} is of type {found}, not a tensor. Load a checkpoint.")
@@ -63,46 +75,92 @@ def _fit(name: str, key: str, saved: Any, wanted: Tensor) -> Tensor:
             f"the optimizer needs {tuple(wanted.shape)}. "
             "Load a checkpoint of the same model, with the parameters in the same order."
         )
-    return value.reshape(wanted.shape)
+    return value.reshape(wanted.shape).to(wanted.dtype)
 
 
-def plan(
-    optimizer: ChainOptimizer, saved: Mapping[str, Any], strict: bool
-) -> tuple[LoadReport, dict[Tensor, dict[str, Tensor]]]:
-    """What loading would give, worked out before anything changes; ChainError where it cannot work."""
+def load(optimizer: ChainOptimizer, state_dict: Mapping[str, Any], strict: bool) -> LoadReport:
+    """torch's loading, with its hooks, around our own treatment of the states."""
+    if not isinstance(state_dict, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        found = type(state_dict).__name__
+        raise ChainError(f"this is no optimizer state: it is of type {found}. Pass what state_dict() returned.")
+    plans: list[Plan] = []
+    live = dict(optimizer.state)
+
+    def capture(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+        plans.append(plan(optimizer, saved, strict))
+        return {**saved, "state": {}, "param_groups": plans[0].groups}  # torch would cast states to their parameter's dtype
+
+    def fill(_: Optimizer) -> None:
+        optimizer.state.update({p: settle(live.get(p, {}), new, p) for p, new in plans[0].states.items()})
+
+    hooks = (
+        optimizer.register_load_state_dict_pre_hook(capture),
+        optimizer.register_load_state_dict_post_hook(fill, prepend=True),
+    )
+    try:
+        Optimizer.load_state_dict(optimizer, dict(state_dict))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return plans[0].report
+
+
+class Plan(NamedTuple):
+    """What loading would give, worked out before anything changes."""
+
+    report: LoadReport
+    states: dict[Tensor, dict[str, Tensor]]
+    groups: list[Any]
+
+
+def plan(optimizer: ChainOptimizer, saved: Mapping[str, Any], strict: bool) -> Plan:
+    """What loading would give; ChainError where it cannot work."""
     for part in ("state", "param_groups"):
         if part not in saved:
             found = ", ".join(map(repr, saved)) or "nothing"
             raise ChainError(f"this is no optimizer state: it has {found}, not {part!r}. Pass what state_dict() returned.")
-    for group in saved["param_groups"]:
+    found = matched(optimizer.param_groups, {**saved, "param_groups": [group_of(g) for g in saved["param_groups"]]})
+    for group in found.saved["param_groups"]:
         check(optimizer.chain, group)
-    kept, dropped, fresh = dict[str, None](), dict[str, None](), dict[str, None]()
+    kept, dropped, fresh, remarks = dict[str, None](), dict[str, None](), dict[str, None](), dict[str, None]()
     states: dict[Tensor, dict[str, Tensor]] = {}
-    for number, param, links in _numbered(optimizer, saved):
+    for number, param, links, group in _numbered(optimizer, found.saved):
         old = dict(saved["state"].get(number, {}))
+        if is_foreign(old):
+            old = translated(old, links)
+            remarks |= dict.fromkeys(differences(group, links))
         if not old:
             continue
         name = optimizer.name_of(param)
         new = {"step": host_step(_fit(name, "step", old.pop("step", 0.0), host_step()))}
         for link in links:
-            initial, since = fresh_state(link, param), f"{link.label}/since"
-            if initial.keys() <= old.keys():
-                new |= {key: _fit(name, key, old.pop(key), value) for key, value in initial.items()}
-                kept |= {link.label: None} if initial else {}
-                if since in old:
-                    new[since] = host_step(_fit(name, since, old.pop(since), host_step()))
+            if _take(new, old, link, param, name):
+                kept |= {link.label: None} if link.state_keys else {}
             else:
-                new |= {**initial, since: new["step"].clone()}
                 fresh[link.label] = None
         dropped |= dict.fromkeys(key.rpartition("/")[0] for key in old)
         states[param] = new
-    report = LoadReport(tuple(kept), tuple(dropped), tuple(fresh))
-    if strict and (report.dropped or report.fresh):
+    report = LoadReport(tuple(kept), tuple(dropped), tuple(fresh), found.missing, found.unused, tuple(remarks))
+    if strict and not report.clean:
         raise ChainError(f"the state was saved by another chain ({report}). Pass strict=False to keep what fits.")
-    return report, states
+    return Plan(report, states, _with_schedules(optimizer, found.saved))
 
 
-def with_schedules(optimizer: ChainOptimizer, saved: Mapping[str, Any]) -> list[Any]:
+def _take(new: dict[str, Tensor], old: dict[str, Any], link: BoundLink, param: Tensor, name: str) -> bool:
+    """Move a link's state from the saved to the new one; False, and a state of its own, where it was not saved."""
+    initial, since = fresh_state(link, param), f"{link.label}/since"
+    if isinstance(link.transform, FactoredSecondMoment):  # torch saves one half, and the other is empty
+        old |= {key: old.get(key, value) for key, value in initial.items() if value.numel() == 0}
+    if not initial.keys() <= old.keys():
+        new |= {**initial, since: new["step"].clone()}
+        return False
+    new |= {key: _fit(name, key, old.pop(key), value) for key, value in initial.items()}
+    if since in old:
+        new[since] = host_step(_fit(name, since, old.pop(since), host_step()))
+    return True
+
+
+def _with_schedules(optimizer: ChainOptimizer, saved: Mapping[str, Any]) -> list[Any]:
     """The saved groups; one saved without the schedules that rule the live group goes on with them from its step count."""
     groups = list(saved["param_groups"])
     for i, (live, old) in enumerate(zip(optimizer.param_groups, groups, strict=False)):

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from gradchain.chains.chain import Chain
 from gradchain.chains.partition import Partition, Recipe
-from gradchain.optim_wrapper.checkpoint import LoadReport, fresh_state, host_step, plan, settle, with_schedules
+from gradchain.optim_wrapper.checkpoint import LoadReport, fresh_state, host_step, load
 from gradchain.optim_wrapper.collectives import nothing_but_zeros
 from gradchain.optim_wrapper.drivers import DRIVERS, Job
 from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, check, common_defaults, name_in, scalar, without
@@ -103,38 +103,20 @@ class ChainOptimizer(Optimizer):
         return [values[self.chain.label_of(group)] for group in self.param_groups]
 
     @override
-    def load_state_dict(self, state_dict: dict[str, Any], strict: bool = False) -> None:
+    def load_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]  (torch's returns nothing)
+        self, state_dict: dict[str, Any], strict: bool = False
+    ) -> LoadReport:
         """Load by link name, keeping each state's dtype; values are copied into the live state where there is one.
 
-        What the chain has no link for is dropped, what was not saved starts afresh, and a ChainWarning says so;
-        ``strict=True`` raises ChainError instead, as does state of the wrong shape. Nothing has changed when it raises.
+        Parameters are matched by name where both sides have names, by position otherwise. State that ``torch.optim`` has
+        saved goes to the matching links. What the chain has no link for is dropped, what was not saved starts afresh: the
+        report that is returned says so, with a ChainWarning; ``strict=True`` raises ChainError instead, as does state of
+        the wrong shape. Nothing has changed when it raises.
         """
-        if not isinstance(state_dict, Mapping):
-            found = type(state_dict).__name__
-            raise ChainError(f"this is no optimizer state: it is of type {found}. Pass what state_dict() returned.")
-        outcome: list[tuple[LoadReport, dict[Tensor, dict[str, Tensor]]]] = []
-        live = dict(self.state)
-
-        def capture(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-            outcome.append(plan(self, saved, strict))
-            groups = with_schedules(self, saved)
-            return {**saved, "state": {}, "param_groups": groups}  # torch would cast every state to its parameter's dtype
-
-        def fill(_: Optimizer) -> None:
-            self.state.update({p: settle(live.get(p, {}), new, p) for p, new in outcome[0][1].items()})
-
-        hooks = (
-            self.register_load_state_dict_pre_hook(capture),
-            self.register_load_state_dict_post_hook(fill, prepend=True),
-        )
-        try:
-            super().load_state_dict(state_dict)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        report = outcome[0][0]
-        if report.dropped or report.fresh:
+        report = load(self, state_dict, strict)
+        if not report.clean:
             warnings.warn(f"the state was saved by another chain; {report}", ChainWarning, stacklevel=2)
+        return report
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "chain": self.chain, "driver": self.driver}

@@ -1,0 +1,70 @@
+"""Checkpoints of torch.optim: what its optimizers call the state that links keep.
+
+Adam and AdamW, AMSGrad, NAdam, SGD with momentum, RMSprop, Adagrad and Adafactor; the run goes on as it would have there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import gradchain.transforms as t
+from gradchain.optim_wrapper.hyperparameters import BoundLink
+from gradchain.types import ChainError
+
+NAMES: dict[type, dict[str, str]] = {  # transform -> field of its state -> key in torch.optim
+    t.Moments: {"first": "exp_avg", "second": "exp_avg_sq"},
+    t.StepCorrectedMoments: {"first": "exp_avg", "second": "exp_avg_sq"},
+    t.AMSGradMoments: {"first": "exp_avg", "second": "exp_avg_sq", "largest": "max_exp_avg_sq"},
+    t.NesterovMoments: {"first": "exp_avg", "second": "exp_avg_sq", "momentum_product": "mu_product"},
+    t.Momentum: {"buffer": "momentum_buffer"},
+    t.NesterovMomentum: {"buffer": "momentum_buffer"},
+    t.SecondMoment: {"average": "square_avg"},
+    t.CenteredSecondMoment: {"square": "square_avg", "mean": "grad_avg"},
+    t.SumOfSquares: {"total": "sum"},
+}
+FACTORED = {"row": "row_var", "column": "col_var", "full": "variance"}  # matrices have the first two, the rest the last
+KEYS = {key for names in (*NAMES.values(), FACTORED) for key in names.values()}
+
+
+def is_foreign(saved: Mapping[str, Any]) -> bool:
+    """Whether a parameter's saved state is one of torch.optim."""
+    return not KEYS.isdisjoint(saved)
+
+
+def translated(saved: Mapping[str, Any], links: Sequence[BoundLink]) -> dict[str, Any]:
+    """A parameter's state under the names of these links; what none of them has a place for keeps its name."""
+    state = {key: value for key, value in saved.items() if value is not None}  # SGD's buffer before its first use
+    for link in links:
+        names = NAMES.get(type(link.transform), {})
+        if isinstance(link.transform, t.FactoredSecondMoment):
+            names = {field: key for field, key in FACTORED.items() if key in state}
+        if names and state.keys() >= set(names.values()):
+            state |= {f"{link.label}/{field}": state.pop(key) for field, key in names.items()}
+    if state and "step" not in state:
+        state["step"] = 1.0  # SGD does not count; what matters is that this was not the start
+    return state
+
+
+def group_of(group: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved group with Adafactor's two eps under their own names."""
+    if not isinstance(group.get("eps"), tuple | list):
+        return dict(group)
+    eps1, eps2 = group["eps"]
+    return {**{key: value for key, value in group.items() if key != "eps"}, "eps1": eps1, "eps2": eps2}
+
+
+def differences(group: Mapping[str, Any], links: Sequence[BoundLink]) -> Iterator[str]:
+    """What the saved run did and these links do not; ChainError where it went uphill."""
+    kinds = {type(link.transform) for link in links}
+    if group.get("maximize"):
+        raise ChainError(
+            "the state is of a run with maximize=True; a chain minimizes. Negate the loss, and set maximize=False."
+        )
+    if "nesterov" in group and group.get("momentum", 0) != 0 and group["nesterov"] != (t.NesterovMomentum in kinds):
+        yield f"it was saved with nesterov={group['nesterov']}"
+    decay = group.get("weight_decay", 0)
+    if decay != 0 and not {t.L2, t.WeightDecay, t.ScaledWeightDecay} & kinds:
+        yield f"it was saved with weight_decay={decay}, for which this chain has no link"
+    elif decay != 0 and "decoupled_weight_decay" in group and group["decoupled_weight_decay"] != (t.L2 not in kinds):
+        yield f"it was saved with decoupled_weight_decay={group['decoupled_weight_decay']}"
