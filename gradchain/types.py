@@ -194,8 +194,10 @@ class SharedTransform(Transform[S]):
     Before ``update`` runs, every parameter with a gradient is measured, and ``share`` turns the measurements into one
     value per parameter, which ``update`` finds in ``ctx.shared``. ``share`` is called on the link as the first group
     has it; what differs by group is in ``infos[i].group``. A link with a ``refresh_schedule`` meets at its refreshes only:
-    at other steps nothing is measured, and ``ctx.shared`` is None.
+    at other steps nothing is measured, and ``ctx.shared`` is None. Set ``every_step`` where it has to meet at all steps.
     """
+
+    every_step: ClassVar[bool] = False
 
     @abstractmethod
     def measure(self, carry: Carry, state: S, ctx: Context) -> Tensor:

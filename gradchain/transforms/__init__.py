@@ -1,5 +1,6 @@
 """One technique a file; each is a pure transform of what flows along the chain for one parameter."""
 
+from gradchain.transforms.absolute_importance import AbsoluteImportance
 from gradchain.transforms.ada_decay import AdaDecay, GroupAdaDecay
 from gradchain.transforms.adapter_weight_decay import AdapterWeightDecay
 from gradchain.transforms.adopt import ADOPT
@@ -27,6 +28,7 @@ from gradchain.transforms.frequency_penalty import FrequencyPenalty
 from gradchain.transforms.grams import Grams
 from gradchain.transforms.group_agr import EdgeGroupAGR, GroupAGR
 from gradchain.transforms.growing_clamp import GrowingClamp
+from gradchain.transforms.importance import Importance
 from gradchain.transforms.initial_row_scale import InitialRowScale
 from gradchain.transforms.int8_lr_mask import Int8LRMask
 from gradchain.transforms.inverse_time_decay import InverseTimeDecay
@@ -35,12 +37,14 @@ from gradchain.transforms.lagged_moments import LaggedMoments
 from gradchain.transforms.lagged_spd import LaggedSPD
 from gradchain.transforms.laplacian import Laplacian, UpdateLaplacian, WeightDiffusion
 from gradchain.transforms.largest_second_moment import LargestSecondMoment
+from gradchain.transforms.last_partner_relations import LastPartnerRelations
 from gradchain.transforms.learning_rate import LearningRate
 from gradchain.transforms.lion import Lion
 from gradchain.transforms.lokr_scale import LoKrScale, PublishedLoKrScale
 from gradchain.transforms.lookahead import Lookahead
 from gradchain.transforms.lora_plus import LoRAPlus
 from gradchain.transforms.low_rank_emphasis import LowRankEmphasis
+from gradchain.transforms.lr_mask import LRMask
 from gradchain.transforms.matrix_l2 import MatrixL2
 from gradchain.transforms.mean_square import FactoredMeanSquare, MeanSquare
 from gradchain.transforms.moments import Moments
@@ -72,8 +76,10 @@ from gradchain.transforms.relational_guide import (
     PublishedRelationalGuide,
     RelationalGuide,
 )
+from gradchain.transforms.relations import Relations
 from gradchain.transforms.relative_step import RelativeStep
 from gradchain.transforms.residual_momentum import FallingMomentum, ResidualMomentum
+from gradchain.transforms.scale_lr_mask import ElementLRMask, TensorLRMask
 from gradchain.transforms.scaled_weight_decay import ScaledWeightDecay
 from gradchain.transforms.second_average import SecondAverage
 from gradchain.transforms.second_moment import SecondMoment
@@ -98,6 +104,7 @@ __all__ = [
     "ALLoRA",
     "ALoRA",
     "AMSGradMoments",
+    "AbsoluteImportance",
     "AdaDecay",
     "AdapterWeightDecay",
     "AgreementMask",
@@ -118,6 +125,7 @@ __all__ = [
     "DynamicWeightDecayAfterStep",
     "EdgeGroupAGR",
     "EdgeSuppression",
+    "ElementLRMask",
     "FactoredConfidence",
     "FactoredMeanSquare",
     "FactoredSecondMoment",
@@ -129,14 +137,17 @@ __all__ = [
     "GroupAGR",
     "GroupAdaDecay",
     "GrowingClamp",
+    "Importance",
     "InitialRowScale",
     "Int8LRMask",
     "InverseTimeDecay",
     "L2",
+    "LRMask",
     "LaggedMoments",
     "LaggedSPD",
     "Laplacian",
     "LargestSecondMoment",
+    "LastPartnerRelations",
     "LearningRate",
     "Lion",
     "LoKrScale",
@@ -174,6 +185,7 @@ __all__ = [
     "RankAwareDecay",
     "RankPenalty",
     "RelationalGuide",
+    "Relations",
     "RelativeStep",
     "ResidualMomentum",
     "SPD",
@@ -187,6 +199,7 @@ __all__ = [
     "SumAmplification",
     "SumOfSquares",
     "TAM",
+    "TensorLRMask",
     "TorqueDamping",
     "TorqueMomentum",
     "UpdateLaplacian",

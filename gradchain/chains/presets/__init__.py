@@ -1,5 +1,12 @@
 """Named optimizers as chains. ``presets.ladam(lr=1e-3)`` is a Chain; ``.optimizer(params)`` binds it."""
 
+from gradchain.chains.presets.adaptive_hina import (
+    adaptive_hina,
+    adaptive_hina_general,
+    adaptive_hina_large_model,
+    adaptive_hina_low_memory,
+    adaptive_hina_sd_lora,
+)
 from gradchain.chains.presets.came import came
 from gradchain.chains.presets.cameamp_published import (
     cameamp_adopt,
@@ -22,6 +29,11 @@ __all__ = [
     "adam",
     "adam_spd",
     "adamw",
+    "adaptive_hina",
+    "adaptive_hina_general",
+    "adaptive_hina_large_model",
+    "adaptive_hina_low_memory",
+    "adaptive_hina_sd_lora",
     "adatam",
     "adopt",
     "amsgrad",

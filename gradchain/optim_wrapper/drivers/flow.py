@@ -52,11 +52,11 @@ class Flow:
         return self.plan[link.label][1] if self.plan is not None else due(schedule, self.context(link).step)
 
     def meets(self, link: BoundLink) -> bool | Tensor:
-        """Whether the tensor is to be measured: it is in the window, and due where the link refreshes by a schedule."""
+        """Whether the tensor is to be measured: it is in the window, and due where the link meets at refreshes only."""
         if not isinstance(link.transform, SharedTransform):
             return False  # a shared link that is absent for this parameter
-        active = self.active(link)
-        return active if active is False or link.transform.refresh_schedule is None else self.due(link)
+        active, always = self.active(link), link.transform.every_step or link.transform.refresh_schedule is None
+        return active if active is False or always else self.due(link)
 
     def measure(self, link: BoundLink) -> Tensor:
         """What a shared link wants to know of this tensor."""
