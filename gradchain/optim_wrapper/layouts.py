@@ -94,7 +94,7 @@ class Sharded:
     """A piece of a parameter that is cut over the ranks of a mesh.
 
     What is asked with ``dim`` may be any tensor that is cut where the parameter is cut; without ``dim``, one like the
-    parameter. Right for even, uneven and empty pieces, along any dimension, and on meshes of several dimensions.
+    parameter. Right for even, uneven and empty pieces, and on meshes of several dimensions.
     """
 
     def __init__(self, param: DTensor, whole: torch.Size, local: torch.Size) -> None:
@@ -110,8 +110,8 @@ class Sharded:
 
     @property
     def plain(self) -> bool:
-        """Whether each dimension is cut once, in contiguous pieces."""
-        return all(len(dims) == 1 and self.placements[dims[0]].is_shard() for dims in self.cuts.values())
+        """Whether each cut leaves contiguous rows, or contiguous columns, of the tensor seen as a matrix."""
+        return all(d < 2 and len(dims) == 1 and self.placements[dims[0]].is_shard() for d, dims in self.cuts.items())
 
     def ask(self, question: Sum | Border | Work) -> Any:
         self.asked += 1

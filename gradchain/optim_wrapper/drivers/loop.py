@@ -134,18 +134,22 @@ def _loop(jobs: Sequence[Job], batches: Sequence[Batch]) -> None:
 
 
 def together(jobs: Sequence[Job], act: Callable[[Job], None]) -> None:
-    """Let every job act. Those that have to ask other ranks are answered all at once, and act again."""
-    while jobs:
-        askers: list[tuple[Job, Asker]] = []
-        for job in jobs:
+    """Let every job act. Those that have to ask other ranks are answered and act again.
+
+    What jobs ask in the same link is answered at once; a job that is further on waits for the others to get there.
+    """
+    ready, asking = list(jobs), list[tuple[Job, Asker]]()
+    while ready:
+        for job in ready:
             try:
                 act(job)
             except Unanswered as open_:
                 assert job.sharded is not None
-                askers.append((job, Asker(job.sharded, open_.question)))
-        if askers:
-            answer([asker for _, asker in askers])
-        jobs = [job for job, _ in askers]
+                asking.append((job, Asker(job.sharded, open_.question)))
+        now = min((job.at for job, _ in asking), default=0)
+        answer([asker for job, asker in asking if job.at == now])
+        ready = [job for job, _ in asking if job.at == now]
+        asking = [(job, asker) for job, asker in asking if job.at > now]
 
 
 def _share(jobs: Sequence[Job], batches: Sequence[Batch], position: int) -> dict[int, Any]:

@@ -1,0 +1,224 @@
+"""Chains on DTensors of every kind, what a step sends, and what belongs to data-parallel training besides."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from distributed.ranks import batch, counted, difference, full, model, on_ranks, train
+from torch import nn
+
+from gradchain import chain, presets
+from gradchain import transforms as t
+
+pytestmark = pytest.mark.slow
+SHAPES = [(7, 5), (4, 6), (1, 9), (9,), (5, 3, 2, 2), (2, 2), ()]
+EVERYTHING = chain(
+    t.ClipUpdateRMS(),
+    t.Moments(),
+    t.Laplacian(c2=0.2, min_spatial_size=1),
+    t.Normalize(),
+    t.Cautious(),
+    t.WeightDecay(weight_decay=0.1),
+    t.LearningRate(lr=0.05),
+    t.GlobalSpeedLimit(speed_limit=0.3),
+    t.SPD(),
+)
+
+
+def tensors(seed, dtype=torch.float64):
+    random = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=random, dtype=torch.float64).to(dtype) for shape in SHAPES]
+
+
+def stepped(recipe, wrap, steps=6):
+    """Parameters after a few steps on gradients that do not depend on them, whole."""
+    params = [nn.Parameter(wrap(value)) for value in tensors(0)]
+    optimizer = recipe.optimizer(params)
+    for i in range(1, steps + 1):
+        for p, grad in zip(params, tensors(i), strict=True):
+            p.grad = wrap(grad)
+        optimizer.step()
+    return [p.full_tensor().detach() if hasattr(p, "full_tensor") else p.detach() for p in params]
+
+
+def on_a_mesh(mesh_shape, kinds, recipe):
+    """Largest difference to plain tensors, with every tensor cut in these ways where it has the dimensions."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    mesh = init_device_mesh("cpu", mesh_shape)
+
+    def wrap(value):
+        placements = [Shard(k) if k is not None and k < value.dim() else Replicate() for k in kinds]
+        return distribute_tensor(value, mesh, placements)
+
+    return difference(stepped(recipe, wrap), stepped(recipe, lambda value: value))
+
+
+ADAFACTOR = presets.adafactor(lr=0.05)
+SMOOTH = chain(t.Moments(), t.Laplacian(min_spatial_size=1), t.Normalize(), t.LearningRate())
+MESHES = {  # name -> (shape of the mesh, the dimension of the tensor that each of its dimensions cuts)
+    "rows": ((2,), (0,)),
+    "columns": ((2,), (1,)),
+    "third": ((2,), (2,)),
+    "replicated": ((2,), (None,)),
+    "columns-on-3": ((3,), (1,)),
+    "hybrid": ((2, 2), (None, 0)),
+    "rows-and-columns": ((2, 2), (0, 1)),
+    "columns-and-rows": ((2, 2), (1, 0)),
+    "rows-twice": ((2, 2), (0, 0)),
+}
+
+
+def strided():
+    """Tensor parallel and fully sharded at once, which cuts rows in strides."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+    def build():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4)).double()
+
+    def run(net):
+        optimizer = EVERYTHING.optimizer(net.named_parameters())
+        for i in range(5):
+            inputs = torch.randn(3, 6, generator=torch.Generator().manual_seed(i), dtype=torch.float64)
+            optimizer.zero_grad()
+            net(inputs).square().mean().backward()
+            optimizer.step()
+        return full(net)
+
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    net = build()
+    parallelize_module(net, mesh["tp"], {"0": ColwiseParallel(), "2": RowwiseParallel()})
+    fully_shard(net, mesh=mesh["dp"])
+    placements = {str(p) for param in net.parameters() for p in param.placements}
+    return difference(run(net), run(build())), placements
+
+
+def in_turn(cases):
+    """What each of the cases (key, function, arguments) gives."""
+    return {key: function(*arguments) for key, function, arguments in cases}
+
+
+def traffic(recipe, layers):
+    from torch.distributed.fsdp import fully_shard
+
+    net = model(layers)
+    fully_shard(net)
+    optimizer = recipe.optimizer(net.named_parameters())
+    train(net, optimizer, 0, 1)
+    loss = net(batch(1)[0]).square().mean()
+    loss.backward()
+    return counted(optimizer.step), sum(p.numel() for p in net.parameters() if p.dim() > 1)
+
+
+def data_parallel(preset):
+    from torch.nn.parallel import DistributedDataParallel
+
+    net, alone = DistributedDataParallel(model()), model()
+    train(net, preset.optimizer(net.parameters()), 0, 10)
+    train(alone, preset.optimizer(alone.parameters()), 0, 10)
+    return difference(full(net), full(alone))
+
+
+def zero_redundancy():
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    from gradchain.optim_wrapper import LAdam
+
+    def build(net):
+        return LAdam(net.parameters(), lr=0.01)
+
+    net, alone = model(), model()
+    optimizer = ZeroRedundancyOptimizer(net.parameters(), optimizer_class=LAdam, lr=0.01)
+    train(net, optimizer, 0, 5)
+    optimizer.consolidate_state_dict(to=0)
+    if dist.get_rank() == 0:
+        optimizer.load_state_dict(optimizer.state_dict())
+    train(net, optimizer, 5, 8)
+    train(alone, build(alone), 0, 8)
+    return difference(full(net), full(alone))
+
+
+def first_step_of_nothing():
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+    from torch.distributed.fsdp import fully_shard
+
+    net, untouched = model(), model()
+    fully_shard(net)
+    optimizer = EVERYTHING.optimizer(net.named_parameters(), weight_decay=0.3)
+    saved = get_optimizer_state_dict(net, optimizer)
+    steps = {float(state["step"]) for state in saved["state"].values()}
+    return difference(full(net), full(untouched)), steps, optimizer.param_groups[0]["lr"]
+
+
+@pytest.fixture(scope="module")
+def results():
+    """What each case gives, on each rank that ran it; all cases of a number of ranks share the processes."""
+    cases = {ranks: [] for ranks in (2, 3, 4)}
+    for name, (shape, kinds) in MESHES.items():
+        for recipe in (EVERYTHING, ADAFACTOR):
+            key = (name, "everything" if recipe is EVERYTHING else "adafactor")
+            cases[torch.Size(shape).numel()].append((key, on_a_mesh, (shape, kinds, recipe)))
+    cases[4].append(("strided", strided, ()))
+    cases[2] += [
+        (("traffic", 1), traffic, (EVERYTHING, 1)),
+        (("traffic", 4), traffic, (EVERYTHING, 4)),
+        ("rows only", traffic, (SMOOTH, 1)),
+        ("elementwise", traffic, (presets.adamw(), 1)),
+        ("data parallel", data_parallel, (EVERYTHING,)),
+        ("zero redundancy", zero_redundancy, ()),
+        ("first step", first_step_of_nothing, ()),
+    ]
+    found = {}
+    for ranks, listed in cases.items():
+        for rank in on_ranks(ranks, in_turn, listed):
+            for key, value in rank.items():
+                found.setdefault(key, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("recipe", ["everything", "adafactor"])
+@pytest.mark.parametrize("mesh", MESHES)
+def test_every_way_of_cutting_gives_the_numbers_of_whole_tensors(results, mesh, recipe):
+    assert max(results[mesh, recipe]) <= 1e-12
+
+
+def test_tensor_parallel_and_fully_sharded_at_once(results):
+    for far, placements in results["strided"]:
+        assert far <= 1e-12
+        assert any("_S" in placement for placement in placements)  # strided shards are among them
+
+
+def test_the_number_of_collectives_does_not_grow_with_the_number_of_parameters(results):
+    (few, _), (many, _) = (results["traffic", layers][0] for layers in (1, 4))
+    # boundary rows; update clipping, mask mean, global length, and what SPD asks: two norms and a product
+    counts = {"all_gather_single": 1, "all_reduce": 6, "all_to_all_single": 0}
+    assert {name: len(calls) for name, calls in few.items()} == counts
+    assert {name: len(calls) for name, calls in many.items()} == counts
+
+
+def test_the_laplacian_sends_rows_and_not_tensors(results):
+    calls, elements = results["rows only"][0]
+    rows = 8 + 24 // 3 + 8 * 3 + 7 + 8  # the second extent of each matrix: embedding, qkv, mix, out, head
+    assert len(calls["all_reduce"]) == len(calls["all_to_all_single"]) == 0
+    assert sum(calls["all_gather_single"]) <= 8 * 2 * (rows + 2 * 5 + 8 + 24 + 7 + 8 + 8 + 1)
+    assert sum(calls["all_gather_single"]) < 8 * elements / 2
+
+
+def test_an_elementwise_chain_asks_nothing(results):
+    calls, _ = results["elementwise"][0]
+    assert not any(calls.values())
+
+
+def test_data_parallel_training_needs_nothing(results):
+    assert max(results["data parallel"]) <= 1e-12
+
+
+def test_zero_redundancy_optimizer_works(results):
+    assert max(results["zero redundancy"]) <= 1e-12
+
+
+def test_the_initialising_step_of_a_checkpoint_leaves_no_trace(results):
+    assert results["first step"] == [(0.0, {0.0}, 0.05)] * 2
