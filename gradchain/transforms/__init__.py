@@ -21,6 +21,7 @@ from gradchain.transforms.clip_value import ClipValue
 from gradchain.transforms.confidence import Confidence, FactoredConfidence
 from gradchain.transforms.difference_penalty import DifferencePenalty
 from gradchain.transforms.dynamic_weight_decay import DynamicWeightDecay, DynamicWeightDecayAfterStep
+from gradchain.transforms.edge_damping import EdgeDamping
 from gradchain.transforms.edge_suppression import EdgeSuppression
 from gradchain.transforms.factored_second_moment import FactoredSecondMoment
 from gradchain.transforms.first_moment import FirstMoment
@@ -91,6 +92,7 @@ from gradchain.transforms.step_corrected_moments import StepCorrectedMoments
 from gradchain.transforms.sum_amplification import SumAmplification
 from gradchain.transforms.sum_of_squares import SumOfSquares
 from gradchain.transforms.tam import TAM
+from gradchain.transforms.top_eigenvalue_l2 import TopEigenvalueL2
 from gradchain.transforms.torque_damping import TorqueDamping
 from gradchain.transforms.torque_momentum import TorqueMomentum
 from gradchain.transforms.variance_floor import VarianceFloor
@@ -123,6 +125,7 @@ __all__ = [
     "DifferencePenalty",
     "DynamicWeightDecay",
     "DynamicWeightDecayAfterStep",
+    "EdgeDamping",
     "EdgeGroupAGR",
     "EdgeSuppression",
     "ElementLRMask",
@@ -200,6 +203,7 @@ __all__ = [
     "SumOfSquares",
     "TAM",
     "TensorLRMask",
+    "TopEigenvalueL2",
     "TorqueDamping",
     "TorqueMomentum",
     "UpdateLaplacian",

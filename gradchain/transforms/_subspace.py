@@ -17,12 +17,16 @@ def mean_rank_decay(extents: tuple[int, ...]) -> float:
 
 
 def first_basis(param: Tensor, rank: int) -> Tensor:
-    """Orthonormal columns to start from, as many as ``rank`` or the matrix has; empty for anything but matrices."""
+    """Orthonormal columns to start from, as many as ``rank`` or the matrix has; empty for anything but matrices.
+
+    They come from chirps, which are as good as random and always the same.
+    """
     if param.dim() != 2:
         return param.new_zeros((0, 0))
-    shape = (param.shape[1], min(rank, param.shape[1]))
-    random = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return torch.linalg.qr(random).Q.to(param)
+    columns = param.shape[1]
+    i = torch.arange(1, columns + 1, dtype=torch.float64, device=param.device)
+    j = torch.arange(1, min(rank, columns) + 1, dtype=torch.float64, device=param.device)
+    return torch.linalg.qr(torch.cos(i[:, None] ** 2 * (j - 0.5) * math.sqrt(2))).Q.to(param.dtype)
 
 
 def has_tail(w: Tensor, basis: Tensor, layout: Layout) -> bool:

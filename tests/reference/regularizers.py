@@ -199,3 +199,15 @@ def multilayer_lookahead(flows, la_layers, la_alphas, la_ks):
                 slow[l] = slow[l] + la_alphas[l] * (slow[l - 1] - slow[l])
                 slow[l - 1] = slow[l]
         yield {"update": f.param - fast}
+
+
+def edge_damping(flows, edge_penalty, edge_threshold):
+    for f in flows:
+        yield {"update": f.update / (1 + edge_penalty * published_edges(f.update, edge_threshold, True))}
+
+
+def top_eigenvalue_l2(flows, rank_penalty_strength):
+    for f in flows:
+        strength = rank_penalty_strength if f.param.ndim == 2 else 0
+        squares = np.sort(np.linalg.svd(f.param, compute_uv=False) ** 2)[::-1][:10].sum() if strength else 0
+        yield {"update": f.update + strength * squares * f.param}

@@ -34,7 +34,9 @@ TRANSFORMS = {  # as in table.py
     "RankAwareDecay": (link := t.RankAwareDecay(weight_decay=0.1, rank_decay_rank=2), chain(*ADAM, link, LR)),
     "RankPenalty": (link := t.RankPenalty(rank_penalty_rank=2, rank_penalty_interval=3), chain(link, *ADAM, LR)),
     "SpatialAwareness": (link := t.SpatialAwareness(), chain(link, *ADAM, LR)),
+    "TopEigenvalueL2": (link := t.TopEigenvalueL2(), chain(link, *ADAM, LR)),
     "DifferencePenalty": (link := t.DifferencePenalty(), chain(link, *ADAM, LR)),
+    "EdgeDamping": (link := t.EdgeDamping(), chain(link, *ADAM, LR)),
     "EdgeGroupAGR": (link := t.EdgeGroupAGR(), chain(link, *ADAM, LR)),
     "GroupAGR": (link := t.GroupAGR(), chain(link, *ADAM, LR)),
     "MatrixL2": (link := t.MatrixL2(), chain(link, *ADAM, LR)),
@@ -61,7 +63,9 @@ RULES = [  # as in test_against_references.py
     (t.RankPenalty(rank_penalty_strength=0.3, rank_penalty_rank=1, rank_penalty_interval=4), reference.rank_penalty),
     (t.RankPenalty(rank_penalty_strength=0.3, rank_penalty_rank=3), reference.rank_penalty),
     (t.SpatialAwareness(detail_preservation=0.9, detail_decay=0.7), reference.spatial),
+    (t.TopEigenvalueL2(rank_penalty_strength=0.3), reference.top_eigenvalue_l2),
     (t.DifferencePenalty(frequency_penalty=0.3), reference.difference),
+    (t.EdgeDamping(edge_penalty=0.7, edge_threshold=1.5), reference.edge_damping),
     (t.EdgeGroupAGR(edge_penalty=0.7, edge_threshold=0.3), reference.edge_group_agr),
     (t.GroupAGR(agr_eps=0.1), reference.group_agr),
     (t.MatrixL2(rank_penalty_strength=0.3), reference.matrix_l2),
@@ -108,6 +112,18 @@ BY_HAND = [  # as in test_by_hand.py
         [flow(ZERO, param=TWO_ONE)] * 60,
         {"update": [[0, 0], [0, 0.5]]},
     ),
+    # |w|^2 = 5
+    (
+        t.TopEigenvalueL2(rank_penalty_strength=0.1),
+        [flow([[1, 1]], param=[[2, -1]])],
+        {"update": [[2, 0.5]]},
+    ),
+    # eleven singular values: the largest ten of 1 ... 11 are counted
+    (
+        t.TopEigenvalueL2(rank_penalty_strength=1 / 505),
+        [flow(np.zeros((11, 12)), param=np.eye(11, 12) * np.arange(1, 12)[:, None])],
+        {"update": np.eye(11, 12) * np.arange(1, 12)[:, None]},
+    ),
     # variances 0 and 1 in the rows: none of the usual detail, and twice as much
     (
         t.SpatialAwareness(detail_preservation=1.0, detail_decay=0.0),
@@ -116,6 +132,8 @@ BY_HAND = [  # as in test_by_hand.py
     ),
     # left: 2 and 0; above: 1 and |2 - 3|
     (t.DifferencePenalty(frequency_penalty=0.5), [flow([[1, 3], [2, 2]])], {"update": [[1, 2], [1.5, 1.5]]}),
+    # the curvature of the middle is 8
+    (t.EdgeDamping(edge_penalty=0.5), [flow(DOT)], {"update": [[0, 0, 0], [0, 0.4, 0], [0, 0, 0]]}),
     # the middle is the whole gradient: 2 (1 - (1 + 8 / 2))
     (
         t.EdgeGroupAGR(agr_eps=0.0, edge_penalty=0.5, edge_threshold=1.0),
@@ -167,7 +185,9 @@ ALLOWED = {  # as in test_errors.py
         "rank_penalty_interval": INTERVALS,
     },
     t.SpatialAwareness: {"detail_preservation": [0.0, 2.0], "detail_decay": [0.0, 0.99]},
+    t.TopEigenvalueL2: {"rank_penalty_strength": [0.0, 1.0]},
     t.DifferencePenalty: {"frequency_penalty": [0.0, 2.0]},
+    t.EdgeDamping: {"edge_penalty": [0.0, 9.0], "edge_threshold": [0.0, 9.0]},
     t.EdgeGroupAGR: {
         "agr_eps": [0.0, 1.0],
         "edge_penalty": [0.0, 9.0],
