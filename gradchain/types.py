@@ -175,6 +175,10 @@ class Transform(ABC, Generic[S]):
         """What ``optimizer.report()`` tells of this state: 0-d tensors by name."""
         return {}
 
+    def weights(self, param: Tensor, state: S) -> Tensor:
+        """What ``optimizer.eval()`` puts in place of the parameter, where the link has the trait "averages"."""
+        return param
+
     @abstractmethod
     def update(self, carry: Carry, state: S, ctx: Context) -> tuple[Carry, S]:
         """One step for one parameter, pure."""

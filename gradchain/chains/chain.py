@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gradchain.chains.branches import Branch, Merge
 from gradchain.chains.describe import describe
-from gradchain.chains.lints import nonsense
+from gradchain.chains.lints import nonsense, share_parameters
 from gradchain.types import ChainError, ChainWarning, Transform
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Chain:
                 raise ChainError(f"a chain is made of transforms; found {link!r}. Pass instances, as in Normalize(eps=1e-8).")
         _check_names(self.links)
         _check_branches(self.links)
+        _check_owners(self.links)
         _check_slots(self.links)
         _ = self.hyperparameters
 
@@ -185,6 +186,22 @@ def _first_orphan(links: Sequence[Transform[Any]]) -> Transform[Any] | None:
             return link
         mine |= link.writes if link.window == (1, None) else set()
     return None
+
+
+def _check_owners(links: Sequence[Transform[Any]]) -> None:
+    """At most one link owns a parameter's write, and none behind it changes the step."""
+    for trait, what in (("owns", "own the parameter's write"), ("averages", "give the weights to evaluate with")):
+        having = [link for link in links if trait in link.traits]
+        if pairs := [(a, b) for i, a in enumerate(having) for b in having[i + 1 :] if share_parameters(a, b)]:
+            names = " and ".join(repr(link.label) for link in pairs[0])
+            raise ChainError(f"{names} both {what}; one link can. Leave one out, or mask them for different parameters.")
+    for i, owner in enumerate(links):
+        for later in links[i + 1 :] if "owns" in owner.traits else ():
+            if "update" in later.writes and share_parameters(owner, later):
+                raise ChainError(
+                    f"{owner.label!r} owns the parameter's write, so no link behind it may change the step; "
+                    f"found {later.label!r}. Put {later.label!r} before it."
+                )
 
 
 def _copied(written: Mapping[Any, set[str]]) -> dict[Any, set[str]]:

@@ -19,13 +19,18 @@ def _having(links: Links, trait: str) -> list[str]:
     return [link.label for link in links if trait in link.traits]
 
 
+def share_parameters(one: Transform[Any], other: Transform[Any]) -> bool:
+    """Whether two links may work on one parameter: what masked() sets apart by different rules is taken for disjoint."""
+    return one.only is None or other.only is None or one.only == other.only
+
+
 def _meeting(links: Links) -> list[str]:
     """Names of the links that have a step in common with another of them; by Phase() links can take turns."""
 
     def overlap(one: Transform[Any], other: Transform[Any]) -> bool:
         (start, stop), (first, last) = one.window, other.window
-        if one.only != other.only and one.only is not None and other.only is not None:
-            return False  # masked() by different rules
+        if not share_parameters(one, other):
+            return False
         if not (one.scope.startswith(other.scope) or other.scope.startswith(one.scope)):
             return False  # in different branches
         return (last is None or start < last) and (stop is None or first < stop)

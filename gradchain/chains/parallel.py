@@ -35,7 +35,7 @@ def parallel(
     links: list[Transform[Any]] = []
     for label, part in branches.items():
         inner = links_of(part)
-        if rates := [link.label for link in inner if link.traits & {"learning_rate", "owns_write"}]:
+        if rates := [link.label for link in inner if link.traits & {"learning_rate", "owns", "averages"}]:
             raise ChainError(
                 f"branch {label!r} has {rates[0]!r}, which belongs behind the merge, where there is one for all branches. "
                 f"Leave it out with .without({rates[0]!r})."

@@ -34,6 +34,8 @@ from gradchain.optim_wrapper.presets import (
     RelativisticAdam,
     RelativisticAdamW,
     RMSprop,
+    ScheduleFreeAdamW,
+    ScheduleFreeSGD,
     WaveAdam,
 )
 from gradchain.optim_wrapper.reorder import compute_neuron_order, reorder_linear_layer
@@ -71,6 +73,13 @@ __all__ = [
     "ModelAnalysis",
     "NAdam",
     "RMSprop",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
+    "AdamSPD",
+    "AdaTAM",
+    "Adopt",
+    "CAdamW",
+    "Grams",
     "RelationalGradient",
     "RelativisticAdam",
     "RelativisticAdamW",

@@ -122,7 +122,7 @@ def plan(optimizer: ChainOptimizer, saved: Mapping[str, Any], strict: bool) -> P
     found = matched(optimizer.param_groups, {**saved, "param_groups": [group_of(g) for g in saved["param_groups"]]})
     for group in found.saved["param_groups"]:
         check(optimizer.chain, group)
-    kept, dropped, fresh, remarks = dict[str, None](), dict[str, None](), dict[str, None](), dict[str, None]()
+    kept, dropped, fresh, remarks = dict[str, None](), dict[str, None](), dict[str, None](), dict.fromkeys(found.moved)
     states: dict[Tensor, dict[str, Tensor]] = {}
     for number, param, links, group in _numbered(optimizer, found.saved):
         old = dict(saved["state"].get(number, {}))
@@ -138,7 +138,7 @@ def plan(optimizer: ChainOptimizer, saved: Mapping[str, Any], strict: bool) -> P
                 kept |= {link.label: None} if link.state_keys else {}
             else:
                 fresh[link.label] = None
-        dropped |= dict.fromkeys(key.rpartition("/")[0] for key in old)
+        dropped |= dict.fromkeys(key.rpartition("/")[0] or key for key in old)
         states[param] = new
     report = LoadReport(tuple(kept), tuple(dropped), tuple(fresh), found.missing, found.unused, tuple(remarks))
     if strict and not report.clean:
@@ -155,6 +155,8 @@ def _take(new: dict[str, Tensor], old: dict[str, Any], link: BoundLink, param: T
         new |= {**initial, since: new["step"].clone()}
         return False
     new |= {key: _fit(name, key, old.pop(key), value) for key, value in initial.items()}
+    if (held := f"{link.label}/held") in old:  # what evaluation has put aside, see modes
+        new[held] = _fit(name, held, old.pop(held), initial[link.state_keys[0]])
     if since in old:
         new[since] = host_step(_fit(name, since, old.pop(since), host_step()))
     return True

@@ -135,6 +135,9 @@ class ChainBinder:
         self.keys = tuple(chain.hyperparameters)
         self.used = frozenset[str]().union(*(link.reads | link.writes for link in chain.links))
         self._masks = tuple((i, link.only) for i, link in enumerate(chain.links) if link.only is not None)
+        self._having = {
+            trait: [link.label if trait in link.traits else "" for link in chain.links] for trait in ("owns", "averages")
+        }
         self._plans = tuple(
             (
                 link,
@@ -144,6 +147,21 @@ class ChainBinder:
             )
             for link in chain.links
         )
+
+    @property
+    def masked(self) -> bool:
+        """Whether some link works on some parameters only."""
+        return bool(self._masks)
+
+    def check_owners(self, absent: tuple[int, ...], name: str) -> None:
+        """ChainError where a parameter is left with two links of which it can have one; rules of masked() may overlap."""
+        for trait in ("owns", "averages"):
+            having = [label for i, label in enumerate(self._having[trait]) if label and i not in absent]
+            if len(having) > 1:
+                raise ChainError(
+                    f"parameter {name!r} has two links of which one can own its write or average it: "
+                    f"{having[0]!r} and {having[1]!r}. Make the rules of masked() disjoint."
+                )
 
     def absent(self, name: str, param: Tensor) -> tuple[int, ...]:
         """Positions of the links that do not work on this parameter."""

@@ -19,26 +19,43 @@ class Matched(NamedTuple):
     saved: Mapping[str, Any]
     missing: tuple[str, ...] = ()  # live parameters that were not saved
     unused: tuple[str, ...] = ()  # saved parameters that are not live
+    moved: tuple[str, ...] = ()  # sentences on parameters that were saved under another label
 
 
 def matched(live: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> Matched:
     """Bring the saved groups and parameters into the order of the live ones, where all of them have names."""
     old: Sequence[Mapping[str, Any]] = saved["param_groups"]
-    if len(old) != len(live) or not all(_named(group) for group in (*live, *old)):
-        return Matched(saved)
+    labeled = all("label" in group for group in (*live, *old))  # partitions may split their groups otherwise
+    if (len(old) != len(live) and not labeled) or not all(_named(group) for group in (*live, *old)):
+        return _by_position(live, saved)
     place = {_bare(name): (g, number) for g, group in enumerate(old) for name, number in _pairs(group)}
     wanted = [[_bare(name) for name in group["param_names"]] for group in live]
     mine = {name for names in wanted for name in names}
     if not mine & place.keys() or any(len(names) != len(set(names)) for names in wanted):
-        return Matched(saved)
-    homes = _homes(wanted, place)
+        return _by_position(live, saved)
     groups: list[Any] = []
-    for home, group, names in zip(homes, live, wanted, strict=True):
+    moved: list[str] = []
+    for home, group, names in zip(_homes(wanted, place, live, old), live, wanted, strict=True):
         numbers = [place[name][1] if name in place else f"{name} was not saved" for name in names]
-        groups.append({**old[home], "params": numbers, "param_names": list(group["param_names"])})
+        groups.append({**_labeled(old[home], group), "params": numbers, "param_names": list(group["param_names"])})
+        was = {name: old[place[name][0]].get("label") for name in names if labeled and name in place}
+        moved += [f"{name} was saved under {then!r}" for name, then in was.items() if then != group["label"]]
     missing = tuple(name for names in wanted for name in names if name not in place)
     unused = tuple(name for name in place if name not in mine)
-    return Matched({**saved, "param_groups": groups}, missing, unused)
+    return Matched({**saved, "param_groups": groups}, missing, unused, tuple(moved))
+
+
+def _by_position(live: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> Matched:
+    old: Sequence[Mapping[str, Any]] = saved["param_groups"]
+    groups = [*(_labeled(*pair) for pair in zip(old, live, strict=False)), *old[len(live) :]]
+    return Matched({**saved, "param_groups": groups})
+
+
+def _labeled(old: Mapping[str, Any], live: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The saved group; where it was one of another label, and so of another chain, the live one with the saved parameters."""
+    if "label" not in live or "params" not in old or old.get("label") == live["label"]:
+        return old
+    return {**live, **{key: old[key] for key in ("params", "param_names") if key in old}}
 
 
 def _named(group: Mapping[str, Any]) -> bool:
@@ -53,10 +70,21 @@ def _bare(name: str) -> str:
     return WRAPPERS.sub("", name)
 
 
-def _homes(wanted: Sequence[Sequence[str]], place: Mapping[str, tuple[int, Any]]) -> list[int]:
-    """For each live group the saved group that most of its parameters come from, if each is so used once; else its own."""
+def _homes(
+    wanted: Sequence[Sequence[str]],
+    place: Mapping[str, tuple[int, Any]],
+    live: Sequence[Mapping[str, Any]],
+    old: Sequence[Mapping[str, Any]],
+) -> list[int]:
+    """For each live group the saved group, of its label where there are any, that most of its parameters come from.
+
+    Where groups have no labels, each saved group is so used once, or each live group takes the one in its own place.
+    """
     homes: list[int] = []
     for g, names in enumerate(wanted):
+        label = live[g].get("label")
         counts = Counter(place[name][0] for name in names if name in place)
-        homes.append(counts.most_common(1)[0][0] if counts else g)
-    return homes if sorted(homes) == list(range(len(wanted))) else list(range(len(wanted)))
+        same = [h for h in range(len(old)) if old[h].get("label") == label] if label is not None else list(range(len(old)))
+        homes.append(max(same, key=lambda h: counts[h]) if same and (label or counts) else min(g, len(old) - 1))
+    once = sorted(homes) == list(range(len(wanted)))
+    return homes if once or all("label" in group for group in live) else list(range(len(wanted)))

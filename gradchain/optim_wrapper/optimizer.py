@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -17,6 +18,7 @@ from gradchain.optim_wrapper.checkpoint import LoadReport, fresh_state, host_ste
 from gradchain.optim_wrapper.collectives import nothing_but_zeros
 from gradchain.optim_wrapper.drivers import DRIVERS, Job
 from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, check, common_defaults, name_in, scalar, without
+from gradchain.optim_wrapper.modes import averages, check_training, set_mode
 from gradchain.optim_wrapper.names import as_groups, bind, found, numbered
 from gradchain.optim_wrapper.report import Report, report
 from gradchain.transforms import LearningRate
@@ -56,6 +58,8 @@ class ChainOptimizer(Optimizer):
             known = self.binder.of(part)
             if followed := tuple(key for key in known.schedules if key not in part):
                 part.update(scheduled=followed, scheduled_step=0)
+            if self._averages:
+                part.setdefault("train_mode", True)
             for key, value in known.defaults.items():  # each group its own tensor: schedulers write into it
                 part.setdefault(key, _own(value))
             self._add(part)
@@ -75,6 +79,7 @@ class ChainOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        check_training(self)
         self._refuse_sparse()
         if self._only_prepares():
             self._jobs()
@@ -128,6 +133,8 @@ class ChainOptimizer(Optimizer):
         for group in self.param_groups:
             for key, value in self.binder.of(group).defaults.items():
                 group.setdefault(key, _own(value))
+            if self._averages:
+                group.setdefault("train_mode", True)
         self._mask()
 
     def _parts(self, group: dict[str, Any]) -> list[dict[str, Any]]:
@@ -158,6 +165,9 @@ class ChainOptimizer(Optimizer):
 
     def _prepare(self) -> None:
         self._names_found = False  # beyond what torch finds
+        self._averages = averages(self.chain)
+        if self._averages:  # no other optimizer has these, see modes
+            self.train, self.eval = partial(set_mode, self, True), partial(set_mode, self, False)
         self._guess = any("names" in link.traits for link in self.chain.links)
         self.binder = Binder(self.chain)
         self._bound: dict[int, tuple[tuple[Any, ...], Links, dict[tuple[int, ...], Links]]] = {}
@@ -214,12 +224,13 @@ class ChainOptimizer(Optimizer):
 
     def _mask(self) -> None:
         """Find which links are absent for which parameter, by its place; the rules are asked here and nowhere else."""
-        self._absent = {
-            (g, i): absent
-            for g, group in enumerate(self.param_groups)
-            for i, param in enumerate(group["params"])
-            if (absent := self.binder.of(group).absent(name_in(group, g, i), param))
-        }
+        self._absent = {}
+        for g, group in enumerate(self.param_groups):
+            known = self.binder.of(group)
+            for i, param in enumerate(group["params"]) if known.masked else ():
+                if absent := known.absent(name_in(group, g, i), param):
+                    self._absent[g, i] = absent
+                known.check_owners(absent, name_in(group, g, i))
 
     def _jobs(self) -> list[Job]:
         jobs: list[Job] = []
@@ -243,7 +254,12 @@ class ChainOptimizer(Optimizer):
 
 
 def _with_rate(chain: Chain) -> Chain:
-    return chain if "lr" in chain.hyperparameters else Chain((*chain.links, LearningRate(lr=1.0)))
+    """The chain with a learning rate: where it has none, behind all links but those that work on the finished step."""
+    if "lr" in chain.hyperparameters:
+        return chain
+    last = [i for i, link in enumerate(chain.links) if link.traits & {"owns", "averages"}]
+    end = min(last, default=len(chain.links))
+    return Chain((*chain.links[:end], LearningRate(lr=1.0), *chain.links[end:]))
 
 
 def _own(value: Any) -> Any:

@@ -61,3 +61,5 @@ CameAMPLast = preset_class("CameAMPLast", presets.cameamp_last)
 CameAMPGes = preset_class("CameAMPGes", presets.cameamp_ges)
 HinaAdamW = preset_class("HinaAdamW", presets.hina_adamw)
 HinaAdamWOptimizer = HinaAdamW  # the program's name
+ScheduleFreeAdamW = preset_class("ScheduleFreeAdamW", presets.schedule_free_adamw)
+ScheduleFreeSGD = preset_class("ScheduleFreeSGD", presets.schedule_free_sgd)

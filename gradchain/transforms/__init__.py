@@ -19,6 +19,7 @@ from gradchain.transforms.clip_scale import ClipScale
 from gradchain.transforms.clip_update_rms import ClipUpdateRMS
 from gradchain.transforms.clip_value import ClipValue
 from gradchain.transforms.confidence import Confidence, FactoredConfidence
+from gradchain.transforms.corrected_second_moment import CorrectedSecondMoment
 from gradchain.transforms.difference_penalty import DifferencePenalty
 from gradchain.transforms.dynamic_weight_decay import DynamicWeightDecay, DynamicWeightDecayAfterStep
 from gradchain.transforms.edge_damping import EdgeDamping
@@ -82,6 +83,7 @@ from gradchain.transforms.relative_step import RelativeStep
 from gradchain.transforms.residual_momentum import FallingMomentum, ResidualMomentum
 from gradchain.transforms.scale_lr_mask import ElementLRMask, TensorLRMask
 from gradchain.transforms.scaled_weight_decay import ScaledWeightDecay
+from gradchain.transforms.schedule_free import ScheduleFree
 from gradchain.transforms.second_average import SecondAverage
 from gradchain.transforms.second_moment import SecondMoment
 from gradchain.transforms.signal import Signal
@@ -99,6 +101,7 @@ from gradchain.transforms.variance_floor import VarianceFloor
 from gradchain.transforms.wave_variance import PublishedWaveVariance, WaveVariance
 from gradchain.transforms.weight_decay import WeightDecay
 from gradchain.transforms.weight_decay_after_step import WeightDecayAfterStep
+from gradchain.transforms.weight_ema import WeightEMA
 
 __all__ = [
     "ADOPT",
@@ -122,6 +125,7 @@ __all__ = [
     "ClipValue",
     "ComponentSpeedLimit",
     "Confidence",
+    "CorrectedSecondMoment",
     "DifferencePenalty",
     "DynamicWeightDecay",
     "DynamicWeightDecayAfterStep",
@@ -194,6 +198,7 @@ __all__ = [
     "SPD",
     "ScaledWeightDecay",
     "SecondAverage",
+    "ScheduleFree",
     "SecondMoment",
     "Signal",
     "SpatialAwareness",
@@ -212,4 +217,5 @@ __all__ = [
     "WeightDecay",
     "WeightDecayAfterStep",
     "WeightDiffusion",
+    "WeightEMA",
 ]

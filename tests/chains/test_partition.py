@@ -9,7 +9,7 @@ import torch
 from torch import nn, optim
 from training import identical, param, snapshot, steps
 
-from gradchain import ChainError, chain, partition, presets
+from gradchain import ChainError, ChainWarning, chain, partition, presets
 from gradchain import transforms as t
 from gradchain.chains import biases_and_norms, hidden_matrices, in_modules, matrices
 
@@ -229,3 +229,55 @@ def test_a_report_tells_of_the_links_of_every_label():
     optimizer = cautious.optimizer(model().named_parameters())
     steps(optimizer)
     assert optimizer.report().steps == (1, 1) and "after 1 steps" in str(optimizer.report())
+
+
+MOVED = partition({"ball": BALL, "adam": ADAM}, by={"ball": ["0.weight", "3.weight", "2.*"]})
+
+
+def test_a_parameter_moved_to_another_label_starts_afresh_and_the_report_says_so():
+    first = model()
+    optimizer = TWO.optimizer(first.named_parameters(), ball={"lr": 0.3})
+    steps(optimizer, 3)
+    resumed = MOVED.optimizer(first.named_parameters(), lr=0.7)
+    with pytest.warns(ChainWarning, match="remarks: 2.weight was saved under 'adam'"):
+        report = resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert set(report.fresh) == {"momentum", "moments"} and set(report.kept) == {"momentum", "moments"}
+    moves = ["2.weight was saved under 'adam'", "2.bias was saved under 'adam'", "1.weight was saved under 'ball'"]
+    assert sorted(report.remarks) == sorted(moves)
+    assert [(g["label"], g["lr"]) for g in resumed.param_groups] == [("ball", 0.3), ("adam", 0.01)]
+    for name, p in first.named_parameters():
+        old, new = optimizer.state[p], resumed.state[p]
+        assert new["step"] == 3
+        if name in ("1.weight", "2.weight", "2.bias"):
+            assert not any(value.any() for key, value in new.items() if not key.endswith(("step", "since")))
+        else:
+            assert identical(dict(old), dict(new))
+    steps(resumed, 2, start=3)
+    with pytest.raises(ChainError, match="saved by another chain"):
+        MOVED.optimizer(model().named_parameters()).load_state_dict(optimizer.state_dict(), strict=True)
+
+
+def test_a_label_may_lose_all_its_parameters_to_another():
+    first = model()
+    optimizer = TWO.optimizer(first.named_parameters())
+    steps(optimizer, 2)
+    alone = partition({"ball": BALL, "adam": ADAM}, by={"adam": "*"}).optimizer(first.named_parameters())
+    with pytest.warns(ChainWarning, match="fresh: moments"):
+        alone.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert [g["label"] for g in alone.param_groups] == ["adam"] and len(alone.param_groups[0]["params"]) == 7
+    back = TWO.optimizer(first.named_parameters(), lr=0.6)
+    with pytest.warns(ChainWarning, match="fresh: momentum"):
+        back.load_state_dict(copy.deepcopy(alone.state_dict()))
+    assert [(g["label"], g["lr"]) for g in back.param_groups] == [("ball", 0.6), ("adam", 0.01)]
+
+
+def test_without_names_groups_are_matched_by_position_and_keep_their_label():
+    a, b = param(3), param(3)
+    recipe = partition({"ball": BALL, "adam": ADAM})
+    optimizer = recipe.optimizer([{"params": [a], "label": "ball"}, {"params": [b], "label": "adam"}], lr=0.5)
+    steps(optimizer)
+    other = recipe.optimizer([{"params": [a], "label": "adam"}, {"params": [b], "label": "ball"}], lr=0.25)
+    with pytest.warns(ChainWarning, match="fresh: moments, momentum"):
+        other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert [(g["label"], g["lr"]) for g in other.param_groups] == [("adam", 0.25), ("ball", 0.25)]
+    steps(other)

@@ -21,6 +21,7 @@ from gradchain.chains.presets.ladam import ladagrad, ladam, lrmsprop
 from gradchain.chains.presets.papers import adam_spd, adatam, adopt, c_adamw, grams
 from gradchain.chains.presets.relational import relational_gradient
 from gradchain.chains.presets.relativistic import relativistic_adam, relativistic_adamw
+from gradchain.chains.presets.schedule_free import schedule_free_adamw, schedule_free_sgd
 from gradchain.chains.presets.suggest import suggest_c2
 
 __all__ = [
@@ -58,6 +59,8 @@ __all__ = [
     "relativistic_adam",
     "relativistic_adamw",
     "rmsprop",
+    "schedule_free_adamw",
+    "schedule_free_sgd",
     "sgd",
     "suggest_c2",
 ]
