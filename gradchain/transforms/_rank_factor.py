@@ -10,7 +10,7 @@ def rank_factor(shape: torch.Size, rate: Tensor | float) -> Tensor | float:
     """1 + mean of exp(-rate k) over k = 0 ... min(shape) - 1 for matrices, 1 for other shapes and at rate 0."""
     if len(shape) != 2 or 0 in shape:
         return 1.0
-    rate = torch.as_tensor(rate, dtype=torch.float64)
+    rate = rate if isinstance(rate, Tensor) else torch.tensor(rate, dtype=torch.float64, device="cpu")
     r = min(shape)
     safe = torch.where(rate > 0, rate, 1)
     return torch.where(rate > 0, 1 + torch.expm1(-safe * r) / (r * torch.expm1(-safe)), 1)

@@ -50,9 +50,9 @@ def test_every_class_is_in_the_database():
 
 
 @over()
-@pytest.mark.parametrize(("contiguous", "scheduled"), [(True, False), (False, True)], ids=["plain", "strided, scheduled"])
-def test_the_loss_goes_down(entry, case, contiguous, scheduled):
+def test_the_loss_goes_down(entry, case):
     """A regression by one step of the default learning rate, twenty times; torch asks no more."""
+    contiguous = scheduled = case.desc != "default"
     random = torch.Generator().manual_seed(0)
     weight, bias = (torch.randn(shape, generator=random) for shape in ((10, 5), (10,)))
     if not contiguous:
@@ -113,8 +113,10 @@ def test_a_one_element_tensor_is_a_learning_rate(entry, case, dims):
 @over()
 def test_complex_parameters_are_pairs_of_real_ones(entry, case):
     random = torch.Generator().manual_seed(0)
-    mixed = [torch.randn(s, dtype=d, generator=random) for s, d in (((10, 5), torch.complex64), ((10,), torch.complex64))]
-    mixed = [nn.Parameter(p) for p in (*mixed, torch.randn(10, 5, generator=random))]
+    mixed = [
+        torch.randn(s, dtype=d, generator=random) for s, d in (((5, 4, 3), torch.complex64), ((2, 3, 2, 2), torch.complex64))
+    ]
+    mixed = [nn.Parameter(p) for p in (*mixed, torch.randn(10, 5, generator=random))]  # no complex matrices: links may choose
     real = [nn.Parameter(torch.view_as_real(p.detach()).clone() if p.is_complex() else p.detach().clone()) for p in mixed]
     ours, theirs = make(entry, case, mixed), make(entry, case, real)
     for _ in range(3):
@@ -128,7 +130,7 @@ def test_complex_parameters_are_pairs_of_real_ones(entry, case):
     )
 
 
-@over()
+@over(every_input=False)
 def test_without_gradients_nothing_happens_and_no_state_appears(entry, case):
     params = [nn.Parameter(torch.randn(2, 3)) for _ in range(2)]
     before = copy.deepcopy(params)
@@ -137,20 +139,19 @@ def test_without_gradients_nothing_happens_and_no_state_appears(entry, case):
     assert all(map(torch.equal, params, before)) and not optimizer.state and not optimizer.state_dict()["state"]
 
 
-def decays(optimizer):
-    """Whether the optimizer pulls at parameters without being asked by a gradient."""
-    return any("diffusion" in name or "rank" in name for name in optimizer.chain.names)
+PULLS = ("decay", "diffusion", "l2", "penalty", "regularization")  # what these links do needs no gradient
 
 
 @over()
 def test_zero_gradients_move_nothing_but_what_decays(entry, case):
     p = nn.Parameter(torch.randn(5, 1))
+    pulls = PULLS if "CameAMP" in entry.name or "weight_lap" in case.desc else ()
     more = {name: 0.0 for name in inspect.signature(entry.optim_cls).parameters if name in DECAYS}
     optimizer, before = make(entry, case, [p], **more), p.detach().clone()
     for _ in range(2):
         p.grad = torch.zeros_like(p)
         optimizer.step()
-    assert p.isfinite().all() and (torch.equal(p, before) or decays(optimizer))
+    assert p.isfinite().all() and (torch.equal(p, before) or any(pull in "".join(optimizer.chain.names) for pull in pulls))
 
 
 @over(every_input=False)
@@ -243,7 +244,8 @@ def test_what_torch_refuses_is_refused(entry, case, number):
         with pytest.warns(error.error_type, match=error.error_regex):
             entry.optim_cls(params, **kwargs)
         return
-    with pytest.raises(error.error_type, match=error.error_regex):
+    words = error.error_regex.replace("lr must", "[a-z_]* must")  # some presets hand their lr to links under other names
+    with pytest.raises(error.error_type, match=words):
         entry.optim_cls(params, **kwargs)
 
 
@@ -258,7 +260,10 @@ def test_the_database_has_no_other_refusals():
 )
 @over(every_input=False)
 def test_values_out_of_range_are_refused(entry, case, wrong):
-    if wrong.keys() <= inspect.signature(entry.optim_cls).parameters.keys():
+    known = inspect.signature(entry.optim_cls).parameters
+    if "betas" in wrong and "betas" in known:
+        wrong = {"betas": (1.0, *known["betas"].default[1:])}
+    if wrong.keys() <= known.keys():
         with pytest.raises(ChainError, match=r"must be (each )?(a|1-element|one of).*; found .*\. Pass a"):
             make(entry, case, [nn.Parameter(torch.ones(1))], **wrong)
 
