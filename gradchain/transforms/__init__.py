@@ -4,6 +4,7 @@ from gradchain.transforms.absolute_importance import AbsoluteImportance
 from gradchain.transforms.ada_decay import AdaDecay, GroupAdaDecay
 from gradchain.transforms.adapter_weight_decay import AdapterWeightDecay
 from gradchain.transforms.adopt import ADOPT
+from gradchain.transforms.agc import AGC
 from gradchain.transforms.agr import AGR
 from gradchain.transforms.agreement_mask import AgreementMask
 from gradchain.transforms.alignment_damping import AlignmentDamping
@@ -14,7 +15,10 @@ from gradchain.transforms.apply_scale import ApplyScale
 from gradchain.transforms.background_regularization import BackgroundRegularization
 from gradchain.transforms.blended_grams import BlendedGrams
 from gradchain.transforms.cautious import Cautious
+from gradchain.transforms.cautious_weight_decay import CautiousWeightDecay
 from gradchain.transforms.centered_second_moment import CenteredSecondMoment
+from gradchain.transforms.centralize import Centralize
+from gradchain.transforms.clip_norm import ClipGlobalNorm, ClipNorm
 from gradchain.transforms.clip_scale import ClipScale
 from gradchain.transforms.clip_update_rms import ClipUpdateRMS
 from gradchain.transforms.clip_value import ClipValue
@@ -38,6 +42,7 @@ from gradchain.transforms.l2 import L2
 from gradchain.transforms.lagged_moments import LaggedMoments
 from gradchain.transforms.lagged_spd import LaggedSPD
 from gradchain.transforms.laplacian import Laplacian, UpdateLaplacian, WeightDiffusion
+from gradchain.transforms.laplacian_smoothing import LaplacianSmoothing
 from gradchain.transforms.largest_second_moment import LargestSecondMoment
 from gradchain.transforms.last_partner_relations import LastPartnerRelations
 from gradchain.transforms.learning_rate import LearningRate
@@ -102,9 +107,11 @@ from gradchain.transforms.wave_variance import PublishedWaveVariance, WaveVarian
 from gradchain.transforms.weight_decay import WeightDecay
 from gradchain.transforms.weight_decay_after_step import WeightDecayAfterStep
 from gradchain.transforms.weight_ema import WeightEMA
+from gradchain.transforms.zclip import ZClip
 
 __all__ = [
     "ADOPT",
+    "AGC",
     "AGR",
     "ALLoRA",
     "ALoRA",
@@ -119,7 +126,11 @@ __all__ = [
     "BackgroundRegularization",
     "BlendedGrams",
     "Cautious",
+    "CautiousWeightDecay",
     "CenteredSecondMoment",
+    "Centralize",
+    "ClipGlobalNorm",
+    "ClipNorm",
     "ClipScale",
     "ClipUpdateRMS",
     "ClipValue",
@@ -153,6 +164,7 @@ __all__ = [
     "LaggedMoments",
     "LaggedSPD",
     "Laplacian",
+    "LaplacianSmoothing",
     "LargestSecondMoment",
     "LastPartnerRelations",
     "LearningRate",
@@ -218,4 +230,5 @@ __all__ = [
     "WeightDecayAfterStep",
     "WeightDiffusion",
     "WeightEMA",
+    "ZClip",
 ]

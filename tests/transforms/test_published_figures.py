@@ -14,6 +14,9 @@ K = torch.arange(24, dtype=torch.float64).reshape(4, 6)
 LINKS = [
     (t.Cautious(), "u", 0.0, 0.0, 0.321120734854),
     (t.Grams(), "u", -0.090929742683, 0.054402111089, 0.118428023136),
+    (t.Centralize(), "g", -0.069651981570, 0.033570418225, 0.119711067170),
+    (t.LaplacianSmoothing(sigma=1.0), "g", -0.033368803554, 0.005431648708, 0.006314236588),
+    (t.AGC(clipping=0.01), "10 g", -0.010201255203, 0.004684750723, 0.001146664125),
     (t.AGR(), "g", -0.071963153867, 0.026614284737, 0.107551768055),
     (t.OrthogonalGradient(), "g", -0.072539268476, 0.021618111388, 0.120278563856),
     (t.SpeedLimit(speed_limit=0.2), "u", 0.045689873559, -0.027335671516, 0.029900776590),
@@ -25,10 +28,18 @@ LINKS = [
 def test_one_application_of_a_link(link, flows, first, ninth, squares):
     param, grad, u = torch.cos(1 + K), 0.1 * torch.sin(1 + 3 * (K + 1)), 0.1 * torch.sin(2 + K)
     one = torch.tensor(1.0, dtype=torch.float64)
-    flow = Carry(grad=grad, param=param, update={"g": grad, "u": u}[flows], gate=one)
+    flow = Carry(grad=grad, param=param, update={"g": grad, "10 g": 10 * grad, "u": u}[flows], gate=one)
     out = link.update(flow, link.init(param), Context(step=one, lr=one, shared=None, layout=WHOLE))[0].update
     found = (*out.flatten()[[0, 8]].tolist(), out.square().sum().item())
     assert found == pytest.approx((first, ninth, squares), abs=2e-12)
+
+
+def test_the_term_of_cautious_weight_decay():
+    param, u, one = torch.cos(1 + K), 0.1 * torch.sin(2 + K), torch.tensor(1.0, dtype=torch.float64)
+    link, flow = t.CautiousWeightDecay(weight_decay=0.1), Carry(grad=u, param=param, update=u)
+    term = link.update(flow, link.init(param), Context(step=one, lr=one, shared=None, layout=WHOLE))[0].update - u
+    found = (*term.flatten()[[0, 8]].tolist(), term.square().sum().item())
+    assert found == pytest.approx((0.054030230587, -0.091113026188, 0.110118811519), abs=2e-12)
 
 
 def run(recipe, shift=0.0, before=None):

@@ -1,0 +1,80 @@
+"""ZClip: the norm of all gradients is clipped where it stands out from its own recent history.
+
+    n = |all gradients|;   z = (n - mean) / (sqrt(variance) + eps)
+    n' = mean + z_thresh^2 sqrt(variance) / z   where z > z_thresh, else n;   update <- update n' / n
+    mean <- a mean + (1 - a) n';   variance <- a variance + (1 - a) (n' - mean)^2
+
+In the first steps nothing is clipped, and mean and variance are those of the norms so far.
+
+Reads    update.   Writes  update.   State  mean, variance: 0-d, the same for every parameter that has seen the same steps.
+Cost     2 reads, 1 write, 1 norm a parameter.
+Shapes   any.   Units  those of update (a rescaling). A norm that is not finite leaves the state as it is.
+Place    first, on gradients. A fixed limit besides is a link of its own, ClipGlobalNorm.
+Fields   z_thresh: > 0; zclip_alpha (a): in [0, 1); zclip_warmup_steps: >= 1; zclip_eps (eps): >= 0.
+Raises   ChainError if a field is out of range.
+Source   Kumar et al., ZClip: Adaptive Spike Mitigation for LLM Pre-Training, arXiv 2504.02507, with the reciprocal adjustment.
+Differs  the authors' code keeps its state outside of checkpoints, always clips to a norm of 1 besides, and its clip_factor
+         multiplies the mean too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from gradchain.types import Carry, Context, ParamInfo, SharedTransform
+
+
+class NormHistory(NamedTuple):
+    mean: Tensor
+    variance: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ZClip(SharedTransform[NormHistory]):
+    """Limit on the norm of all gradients by its z-score."""
+
+    State = NormHistory
+    off = {"z_thresh": torch.inf}
+
+    z_thresh: Annotated[float, "(0, inf]"] = 2.5
+    zclip_alpha: Annotated[float, "[0, 1)"] = 0.97
+    zclip_warmup_steps: Annotated[int, "[1, inf)"] = 25
+    zclip_eps: Annotated[float, "[0, inf)"] = 1e-6
+
+    @override
+    def init(self, param: Tensor) -> NormHistory:
+        return NormHistory(param.new_zeros(()), param.new_zeros(()))
+
+    @override
+    def measure(self, carry: Carry, state: NormHistory, ctx: Context) -> Tensor:
+        return ctx.layout.norm(carry.update)
+
+    @override
+    def share(self, measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> Sequence[Any]:
+        length = torch.linalg.vector_norm(torch.stack([one.to(measured[0].device, torch.float64) for one in measured]))
+        return [length.to(one.device) for one in measured]
+
+    @override
+    def update(self, carry: Carry, state: NormHistory, ctx: Context) -> tuple[Carry, NormHistory]:
+        n, mean, deviation = ctx.shared, state.mean, state.variance.sqrt()
+        z = (n - mean) / (deviation + self.zclip_eps)
+        warm = (ctx.step <= self.zclip_warmup_steps).to(n.device)
+        spike = (z > self.z_thresh) & ~warm
+        clipped = torch.where(spike, mean + self.z_thresh**2 * deviation / torch.where(spike, z, 1), n)
+        a = torch.where(warm, 1 - 1 / ctx.step, self.zclip_alpha)  # 1 - 1 / t makes running averages plain ones
+        new_mean = a * mean + (1 - a) * clipped
+        apart = (clipped - new_mean) * torch.where(warm, clipped - mean, clipped - new_mean)
+        variance = a * state.variance + (1 - a) * apart
+        factor = torch.where(spike, clipped / torch.where(n > 0, n, 1), 1)
+        new = (torch.where(n.isfinite(), x, old).to(old.dtype) for x, old in zip((new_mean, variance), state, strict=True))
+        return carry._replace(update=carry.update * factor), NormHistory(*new)
+
+    @override
+    def figures(self, state: NormHistory) -> dict[str, Tensor]:
+        return {"mean": state.mean, "deviation": state.variance.sqrt()}
