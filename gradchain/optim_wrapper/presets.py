@@ -18,14 +18,14 @@ def preset_class(name: str, preset: Callable[..., Chain]) -> type[ChainOptimizer
         ChainOptimizer.__init__(self, params, preset(*args, **kwargs), driver=driver)
 
     kinds = inspect.Parameter
-    __init__.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess]
-        [
-            kinds("self", kinds.POSITIONAL_OR_KEYWORD),
-            kinds("params", kinds.POSITIONAL_OR_KEYWORD),
-            *wanted.parameters.values(),
-            kinds("driver", kinds.KEYWORD_ONLY, default="auto", annotation=str),
-        ]
-    )
+    parameters = [
+        kinds("self", kinds.POSITIONAL_OR_KEYWORD),
+        kinds("params", kinds.POSITIONAL_OR_KEYWORD),
+        *wanted.parameters.values(),
+        kinds("driver", kinds.KEYWORD_ONLY, default="auto", annotation=str),
+    ]
+    by_kind = sorted(parameters, key=lambda one: one.kind)  # a preset's **settings stay last
+    __init__.__signature__ = inspect.Signature(by_kind)  # pyright: ignore[reportFunctionMemberAccess]
     doc = f"{preset.__doc__}\n\nThe chain of ``presets.{preset.__name__}`` bound to parameters; see there."
     return type(name, (ChainOptimizer,), {"__init__": __init__, "__doc__": doc, "__module__": __name__})
 
@@ -54,6 +54,12 @@ Adopt = preset_class("Adopt", presets.adopt)
 CAdamW = preset_class("CAdamW", presets.c_adamw)
 Grams = preset_class("Grams", presets.grams)
 CAME = preset_class("CAME", presets.came)
+Automagic = preset_class("Automagic", presets.automagic)
+CameAMP = preset_class("CameAMP", presets.cameamp)
+CameAMPLora = preset_class("CameAMPLora", presets.cameamp_lora)
+CameAMPFullFinetune = preset_class("CameAMPFullFinetune", presets.cameamp_full_finetune)
+CameAMPImage = preset_class("CameAMPImage", presets.cameamp_image)
+CameAMPLanguage = preset_class("CameAMPLanguage", presets.cameamp_language)
 CameAMPImproved = preset_class("CameAMPImproved", presets.cameamp_improved)
 CameAMPOriginal = preset_class("CameAMPOriginal", presets.cameamp_original)
 CameAMPAdopt = preset_class("CameAMPAdopt", presets.cameamp_adopt)

@@ -86,6 +86,7 @@ from gradchain.transforms.relational_guide import (
 from gradchain.transforms.relations import Relations
 from gradchain.transforms.relative_step import RelativeStep
 from gradchain.transforms.residual_momentum import FallingMomentum, ResidualMomentum
+from gradchain.transforms.row_tam import RowTAM
 from gradchain.transforms.scale_lr_mask import ElementLRMask, TensorLRMask
 from gradchain.transforms.scaled_weight_decay import ScaledWeightDecay
 from gradchain.transforms.schedule_free import ScheduleFree
@@ -207,6 +208,7 @@ __all__ = [
     "Relations",
     "RelativeStep",
     "ResidualMomentum",
+    "RowTAM",
     "SPD",
     "ScaledWeightDecay",
     "ScheduleFree",

@@ -187,3 +187,16 @@ def initial_row_scale(flows, eta):
     factor = (np.linalg.norm(w, axis=1, keepdims=True) + 1 / eta**2) ** -0.5 if w.ndim == 2 else 1
     for f in flows:
         yield {"update": f.update * factor}
+
+
+def row_tam(flows, tam_beta, tam_decay, tam_eps):
+    m = np.zeros_like(flows[0].update).reshape(-1, flows[0].update.shape[-1])
+    similarity = [0.0] * len(m)
+    for f in flows:
+        rows = f.update.reshape(m.shape).copy()
+        for i, (old, g) in enumerate(zip(m, rows, strict=True)):
+            lengths = np.linalg.norm(old) * np.linalg.norm(g)
+            similarity[i] = tam_decay * similarity[i] + (1 - tam_decay) * (old @ g / lengths if lengths else 0)
+            rows[i] = (tam_eps + (1 + similarity[i]) / 2) * g
+        m = tam_beta * m + rows
+        yield {"update": rows.reshape(f.update.shape)}

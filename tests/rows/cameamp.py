@@ -44,10 +44,18 @@ TRANSFORMS = {  # as in table.py
     "PublishedConfidence": (link := t.PublishedConfidence(), chain(t.TorqueMomentum(), link, LR)),
     "PublishedLRMask": (link := t.PublishedLRMask(mask_steps=3), chain(*ADAM, link, LR)),
     "ResidualMomentum": (link := t.ResidualMomentum(), chain(link, t.Confidence(), LR)),
+    "RowTAM": (link := t.RowTAM(), chain(link, t.Momentum(), LR)),
     "SecondAverage": (link := t.SecondAverage(), chain(t.ResidualMomentum(), link, t.Confidence(), LR)),
     "TorqueMomentum": (link := t.TorqueMomentum(torque_steps=3), chain(link, t.Confidence(), LR)),
 }
 PRESETS = {
+    "automagic": presets.automagic(weight_decay=0.01),
+    "automagic_published": presets.automagic(weight_decay=0.01, published=True, lr=1e-3, max_lr=0.1),
+    "cameamp": presets.cameamp(warmup_steps=6),
+    "cameamp_full_finetune": presets.cameamp_full_finetune(warmup_steps=5, weight_decay=0.5),
+    "cameamp_image": presets.cameamp_image(warmup_steps=1),
+    "cameamp_language": presets.cameamp_language(warmup_steps=2, came_enabled=False, background_regularization=False),
+    "cameamp_lora": presets.cameamp_lora(warmup_steps=7, tam_correlation_method="vectorized"),
     "came": presets.came(weight_decay=0.01),
     "cameamp_improved": presets.cameamp_improved(warmup_steps=6),
     "cameamp_improved_orthogonal": presets.cameamp_improved(warmup_steps=7, orthogonal=True, weight_decay=0.5, lr=1e-3),
@@ -89,6 +97,7 @@ RULES = [  # as in test_against_references.py
     (t.PublishedLRMask(**MASK, lr_max_start=0.02, mask_steps=12), reference.published_lr_mask),
     (t.PublishedLRMask(**MASK, lr_max_start=0.5, mask_steps=6, mask_floor=0.1), reference.published_lr_mask),
     (t.ResidualMomentum(momentum=0.8), reference.residual_momentum),
+    (t.RowTAM(tam_beta=0.8, tam_decay=0.7, tam_eps=0.01), reference.row_tam),
     (t.SecondAverage(second_beta=0.7), reference.second_average),
     (t.TorqueMomentum(torque_steps=12, torque_beta=0.7, torque_emphasis=1.3, torque_eps=0.01), reference.torque_momentum),
     (t.TorqueMomentum(torque_steps=1, momentum=0.9, beta1_decay=0.9), reference.torque_momentum),
@@ -141,6 +150,12 @@ BY_HAND = [  # as in test_by_hand.py
     (t.PublishedLRMask(**MASK, lr_max_start=1.0, mask_steps=1), [flow([1, -2])], {"update": [1, -2]}),
     (t.PublishedLRMask(**MASK, lr_max_start=1.0, mask_steps=1, mask_floor=0.75), [flow([1, -2])], {"update": [1.5, -3]}),
     (t.ResidualMomentum(momentum=0.5), TWO, {"update": [1.75, 0.5], "residual": [1.25, -0.5]}),
+    # the first row comes again (cosine 1, similarity 1/2), the second turns round
+    (
+        t.RowTAM(tam_decay=0.5, tam_eps=0.0),
+        [flow([[3, 4], [1, 0]]), flow([[3, 4], [-1, 0]])],
+        {"update": [[9 / 4, 3], [-1 / 4, 0]]},
+    ),
     (t.SecondAverage(second_beta=0.5), TWO[:1], {"residual": 0.25}),
     # half of (3, 4) enters m; the same again has products (0.36, 0.64), a tenth of which is the torque
     (
@@ -174,6 +189,7 @@ ALLOWED = {  # as in test_errors.py
     t.PublishedConfidence: {"beta3": UNIT, "early_beta3": UNIT, "early_beta3_steps": [1, 9], "eps2": [1e-30, 1.0]},
     t.PublishedLRMask: MASKS | {"lr_max_start": POSITIVE, "mask_steps": [1, 9], "mask_floor": [0.0, 1.0]},
     t.ResidualMomentum: {"momentum": UNIT},
+    t.RowTAM: {"tam_beta": UNIT, "tam_decay": UNIT, "tam_eps": POSITIVE},
     t.SecondAverage: {"second_beta": [0.0, 1.0]},
     t.TorqueMomentum: {
         "momentum": UNIT,
@@ -240,6 +256,7 @@ def versioned(case):
 
 
 REPLAYS = {  # as in golden/test_replay.py: (family, published class) -> what makes the chain of a case
+    ("came_automagic", "Automagic"): lambda case: presets.automagic(**case.kwargs, published=True),
     ("came_automagic", "CAME"): lambda case: presets.came(**case.kwargs),
     ("cameamp_improved", "Automagic_CameAMP_Improved"): improved,
     ("cameamp_other", "Automagic_CameAMP"): versioned,

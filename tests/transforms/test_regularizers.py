@@ -361,7 +361,8 @@ def test_figures_tell_what_the_links_do():
         assert bool(link.figures(own)) == bool(own) or isinstance(link, t.Momentum)
     rest = p.detach() - leading(p.detach(), state["rank_penalty/basis"], WHOLE)
     assert 0.05 < state["rank_penalty/tail"] < 0.9 and state["rank_penalty/tail"] == pytest.approx(
-        (rest.norm() / p.norm()).item() ** 2, rel=0.5  # of the parameter before the step
+        (rest.norm() / p.norm()).item() ** 2,
+        rel=0.5,  # of the parameter before the step
     )
 
 

@@ -7,7 +7,8 @@ from gradchain.chains.presets.adaptive_hina import (
     adaptive_hina_low_memory,
     adaptive_hina_sd_lora,
 )
-from gradchain.chains.presets.came import came
+from gradchain.chains.presets.came import automagic, came
+from gradchain.chains.presets.cameamp import cameamp, cameamp_full_finetune, cameamp_image, cameamp_language, cameamp_lora
 from gradchain.chains.presets.cameamp_published import (
     cameamp_adopt,
     cameamp_ges,
@@ -38,12 +39,18 @@ __all__ = [
     "adatam",
     "adopt",
     "amsgrad",
+    "automagic",
     "c_adamw",
     "came",
+    "cameamp",
     "cameamp_adopt",
+    "cameamp_full_finetune",
     "cameamp_ges",
+    "cameamp_image",
     "cameamp_improved",
+    "cameamp_language",
     "cameamp_last",
+    "cameamp_lora",
     "cameamp_original",
     "grams",
     "hina_adamw",

@@ -1,17 +1,29 @@
-"""CAME (yangluo7/CAME) and Automagic (ostris/ai-toolkit), the ancestors of CameAMP."""
+"""CAME (yangluo7/CAME) and Automagic (ostris/ai-toolkit), the ancestors of CameAMP.
+
+``automagic(published=True)`` gives the program as shipped: a mask in 8 bits that heeds no schedule.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.presets._refusal import refusing
 from gradchain.transforms import (
+    ApplyScale,
     ClipUpdateRMS,
     FactoredConfidence,
     FactoredMeanSquare,
+    Int8LRMask,
     LearningRate,
+    LRMask,
     Normalize,
     ResidualMomentum,
     WeightDecay,
 )
+from gradchain.types import Transform
+
+NEVER = 2**62  # a warm-up longer than any run
 
 
 def came(
@@ -29,5 +41,35 @@ def came(
         ResidualMomentum(momentum=betas[0]),
         FactoredConfidence(beta3=betas[2], eps2=eps[1]),
         WeightDecay(weight_decay=weight_decay),
+        LearningRate(lr=lr),
+    )
+
+
+@refusing(
+    "which parameters train is the trainer's to choose, by their gradients",
+    "do_paramiter_swapping",
+    "paramiter_swapping_factor",
+)
+def automagic(
+    lr: float = 1e-6,
+    min_lr: float = 1e-7,
+    max_lr: float = 1e-3,
+    lr_bump: float = 1e-6,
+    eps: float = 1e-30,
+    clip_threshold: float = 1.0,
+    beta2: float = 0.999,
+    weight_decay: float = 0.0,
+    published: bool = False,
+) -> Chain:
+    """Factored second moment, and a learning rate per element that rises while the gradient keeps its sign."""
+    bounds: dict[str, Any] = {"lr_bump": lr_bump, "min_lr": min_lr, "max_lr": max_lr}
+    start = lr if lr <= 1e-3 else 1e-6  # as the program has it
+    masks: tuple[Transform[Any], ...] = (LRMask(**bounds, warmup_steps=NEVER), ApplyScale())
+    return chain(
+        FactoredMeanSquare(beta2=beta2, eps1=eps),
+        Normalize(eps=0.0),
+        ClipUpdateRMS(d=clip_threshold),
+        WeightDecay(weight_decay=weight_decay),
+        *([Int8LRMask(**bounds, mask_start=start)] if published else masks),
         LearningRate(lr=lr),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.presets._refusal import refusing
 from gradchain.transforms import (
     SPD,
     BlendedGrams,
@@ -63,6 +64,8 @@ def _from(start: int, *links: Link) -> list[Link]:
     return [Phase(link, start=start) for link in links]
 
 
+@refusing("that version kept it and did nothing with it", "eta", "full_finetune")
+@refusing("describe() and optimizer.report() tell what happens", "verbose")
 def cameamp_improved(
     lr: float = 1e-6,
     min_lr: float = 1e-7,
@@ -118,6 +121,7 @@ def cameamp_improved(
     )
 
 
+@refusing("describe() and optimizer.report() tell what happens", "verbose")
 def cameamp_original(
     lr: float = 1e-6,
     min_lr: float = 1e-7,
@@ -159,6 +163,7 @@ def cameamp_original(
     )
 
 
+@refusing("describe() and optimizer.report() tell what happens", "verbose")
 def cameamp_adopt(
     lr: float = 1e-6,
     min_lr: float = 1e-7,
@@ -194,6 +199,7 @@ def cameamp_adopt(
     )
 
 
+@refusing("describe() and optimizer.report() tell what happens", "verbose")
 def cameamp_last(
     lr: float = 1e-6,
     min_lr: float = 1e-7,
@@ -222,6 +228,7 @@ def cameamp_last(
     )
 
 
+@refusing("describe() and optimizer.report() tell what happens", "verbose")
 def cameamp_ges(
     lr: float = 1e-6,
     min_lr: float = 1e-7,

@@ -1,0 +1,179 @@
+"""Automagic CameAMP (hinablue/sd-scripts), as its README means it.
+
+Four phases in the length of the warm-up, W steps: until W/2 torque-aware damping, Grams, edge suppression and OrthoGrad;
+from then on Cautious and background regularization; until W the learning rate mask moves and SPD pulls; from 2 W on frequency
+and rank penalty have 0.3 of their strength. ``presets.cameamp_improved`` and its kin are the program as shipped.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from gradchain.chains.chain import Chain, chain
+from gradchain.chains.presets._refusal import refusing
+from gradchain.transforms import (
+    AGR,
+    SPD,
+    TAM,
+    ALLoRA,
+    ApplyScale,
+    BackgroundRegularization,
+    Cautious,
+    ClipUpdateRMS,
+    Confidence,
+    EdgeSuppression,
+    FallingMomentum,
+    FrequencyPenalty,
+    Grams,
+    LearningRate,
+    LowRankEmphasis,
+    LRMask,
+    MeanSquare,
+    Normalize,
+    OriginSPD,
+    OrthogonalGradient,
+    Phase,
+    RankPenalty,
+    RowTAM,
+    Signal,
+    SpatialAwareness,
+)
+from gradchain.types import ChainError, Transform
+
+Link = Transform[Any]
+Correlation = Literal["auto", "manual", "vectorized", "cosine_similarity"]
+MATURE = 0.3  # of the strength of frequency and rank penalty
+
+
+def _when(wanted: bool, *links: Link) -> tuple[Link, ...]:
+    return links if wanted else ()
+
+
+def _until(stop: int, *links: Link) -> tuple[Link, ...]:
+    """The links at work until the step before; none where that is before the first step."""
+    return tuple(Phase(link, stop=stop) for link in links) if stop > 1 else ()
+
+
+def _check(lr: float, min_lr: float, max_lr: float, warmup_steps: int, edge_threshold: float, method: str) -> None:
+    """What OptimizerConfig checks."""
+    methods = get_args(Correlation)
+    rules = (
+        (lr > 0, "lr must be above 0", lr, "Pass a learning rate."),
+        (min_lr < max_lr, "min_lr must be below max_lr", (min_lr, max_lr), "Swap them."),
+        (warmup_steps > 0, "warmup_steps must be above 0", warmup_steps, "Pass 1 for no warm-up."),
+        (
+            0 < edge_threshold < 1,
+            "edge_threshold must be in (0, 1)",
+            edge_threshold,
+            "Pass edge_suppression=False for no edges.",
+        ),
+        (method in methods, f"tam_correlation_method must be one of {', '.join(methods)}", method, "Pass one of these."),
+    )
+    for holds, rule, found, remedy in rules:
+        if not holds:
+            raise ChainError(f"{rule}; found {found!r}. {remedy}")
+
+
+def _penalties(warmup_steps: int, frequency: float | None, rank: float | None) -> list[Link]:
+    """Frequency and rank penalty until the parameters are mature, and what is left of them then."""
+    mature = 2 * warmup_steps
+    links: list[Link] = []
+    for strength, start, stop, age in ((1.0, 1, mature, ""), (MATURE, mature, None, "mature_")):
+        if frequency is not None:
+            name = age and f"{age}frequency_penalty"
+            links.append(Phase(FrequencyPenalty(frequency_penalty=strength * frequency, name=name), start=start, stop=stop))
+        if rank is not None:
+            name = age and f"{age}rank_penalty"
+            links.append(Phase(RankPenalty(rank_penalty_strength=strength * rank, name=name), start=start, stop=stop))
+    return links
+
+
+@refusing("describe() and optimizer.report() tell what happens", "verbose")
+@refusing("its in-place form is another, broken rule", "tam_use_inplace_ops")
+@refusing("the similarity is per parameter, or per row with tam_correlation_method='vectorized'", "tam_large_tensor_threshold")
+def cameamp(
+    lr: float = 1e-6,
+    min_lr: float = 1e-7,
+    max_lr: float = 1e-3,
+    lr_bump: float = 3e-6,
+    eps: tuple[float, float, float] = (1e-30, 1e-16, 1e-8),
+    clip_threshold: float = 1.0,
+    betas: tuple[float, float, float] = (0.8, 0.99, 0.999),
+    beta1_decay: float = 0.9995,
+    weight_decay: float = 5e-4,
+    warmup_steps: int = 500,
+    eta: float = 2.0,
+    came_enabled: bool = True,
+    full_finetune: bool = False,
+    edge_suppression: bool = True,
+    edge_threshold: float = 0.6,
+    edge_penalty: float = 0.1,
+    background_regularization: bool = True,
+    spatial_awareness: bool = True,
+    frequency_penalty: float = 0.05,
+    detail_preservation: float = 0.8,
+    lora_rank_penalty: bool = True,
+    rank_penalty_strength: float = 0.01,
+    low_rank_emphasis: float = 1.2,
+    tam_correlation_method: Correlation = "auto",
+) -> Chain:
+    """CAME with torque-aware momentum, a learning rate per element, and regularizers for LoRA and images.
+
+    The switches leave links out; spatial_awareness is for frequency_penalty too, lora_rank_penalty for low_rank_emphasis.
+    eps: of the second moment, of the confidence, of the torque. betas: of the momentum, the second moment, the confidence.
+    full_finetune: SPD pulls towards the start, not to 0, and rows are not scaled by their size (eta).
+    """
+    _check(lr, min_lr, max_lr, warmup_steps, edge_threshold, tam_correlation_method)
+    half = max(1, -(-warmup_steps // 2))
+    torque = RowTAM if tam_correlation_method == "vectorized" else TAM
+    spd = SPD(spd_lambda=weight_decay) if full_finetune else OriginSPD(spd_lambda=weight_decay, rank_rate=0.1)
+    edges = EdgeSuppression(edge_penalty=edge_penalty, edge_threshold=edge_threshold)
+    return chain(
+        AGR(),
+        *_penalties(
+            warmup_steps,
+            frequency_penalty if spatial_awareness else None,
+            rank_penalty_strength if lora_rank_penalty else None,
+        ),
+        Signal(),
+        *_when(came_enabled, MeanSquare(beta2=betas[1], eps1=eps[0]), Normalize(eps=0.0), ClipUpdateRMS(d=clip_threshold)),
+        *_until(half, torque(tam_eps=eps[2])),
+        FallingMomentum(momentum=betas[0], beta1_decay=beta1_decay),
+        Confidence(beta3=betas[2], eps2=eps[1]),
+        *_until(half, *_when(lora_rank_penalty, LowRankEmphasis(low_rank_emphasis=low_rank_emphasis))),
+        *_until(half, Grams(), *_when(edge_suppression, edges)),
+        Phase(Cautious(), start=half),
+        *_when(background_regularization, Phase(BackgroundRegularization(), start=half)),
+        *_until(warmup_steps, *_when(spatial_awareness, SpatialAwareness(detail_preservation=detail_preservation))),
+        LRMask(lr_bump=lr_bump, min_lr=min_lr, max_lr=max_lr, warmup_steps=warmup_steps),
+        ApplyScale(),
+        *_when(not full_finetune, ALLoRA(eta=eta)),
+        *_until(half, OrthogonalGradient()),
+        LearningRate(lr=lr),
+        *_until(warmup_steps, spd),
+    )
+
+
+def cameamp_lora(lr: float = 1e-6, **settings: Any) -> Chain:
+    """CameAMP for LoRA: all regularizers, unless the settings say otherwise."""
+    switches: tuple[str, ...] = ("lora_rank_penalty", "edge_suppression", "spatial_awareness")
+    lora: dict[str, Any] = dict.fromkeys(switches, True)
+    return cameamp(lr, **lora | settings)
+
+
+def cameamp_full_finetune(lr: float = 1e-6, **settings: Any) -> Chain:
+    """CameAMP for all weights of a model: no rank penalty, SPD towards the weights it starts from."""
+    whole: dict[str, Any] = {"full_finetune": True, "lora_rank_penalty": False}
+    return cameamp(lr, **whole | settings)
+
+
+def cameamp_image(lr: float = 1e-4, **settings: Any) -> Chain:
+    """CameAMP with the README's settings for images."""
+    image: dict[str, Any] = {"frequency_penalty": 0.08}
+    return cameamp(lr, **image | settings)
+
+
+def cameamp_language(lr: float = 2e-5, **settings: Any) -> Chain:
+    """CameAMP with the README's settings for language: nothing that looks at neighbors."""
+    language: dict[str, Any] = {"edge_suppression": False, "spatial_awareness": False}
+    return cameamp(lr, **language | settings)
