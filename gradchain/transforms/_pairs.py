@@ -9,7 +9,7 @@ left of the name must be the same for the factors of a pair. They may stand in d
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
@@ -198,32 +198,60 @@ def itself(w: Tensor) -> Tensor:
     return w
 
 
-def _within_one(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x over its largest element, and that element: squares neither overflow nor vanish."""
-    top = x.abs().amax()
+def alike(work: Callable[..., Tensor], sets: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+    """``work(*tensors)`` for each set of tensors; sets of the same shapes are stacked and worked on at once."""
+    kinds: dict[Any, list[int]] = {}
+    for i, tensors in sets.items():
+        kinds.setdefault(tuple((x.shape, x.dtype, x.device) for x in tensors), []).append(i)
+    found: dict[int, Tensor] = {}
+    for members in kinds.values():
+        stacks = map(torch.stack, zip(*(sets[i] for i in members), strict=True))
+        found |= zip(members, work(*stacks).unbind(), strict=True)
+    return found
+
+
+def _within_one(x: Tensor, dims: int = 2) -> tuple[Tensor, Tensor]:
+    """x over its largest element, and that element: squares neither overflow nor vanish. Of stacks, each for itself."""
+    top = x.abs().flatten(-dims).amax(-1)
     top = torch.where(top > 0, top, 1)
-    return x / top, top
+    return x / top[(..., *[None] * dims)], top
 
 
 def mean_row_length(left: Tensor, right: Tensor) -> Tensor:
-    """Mean length of the rows of left @ right (matrices), by a Gram matrix of the rank's size instead of the product."""
+    """Mean length of the rows of left @ right, by a Gram matrix of the rank's size instead of the product."""
     (left, left_top), (right, right_top) = _within_one(left), _within_one(right)
-    squares = (left @ (right @ right.T) * left).sum(1)
-    return squares.clamp(min=0).sqrt().mean() * left_top * right_top
+    squares = (left @ (right @ right.mT) * left).sum(-1)
+    return squares.clamp(min=0).sqrt().mean(-1) * left_top * right_top
 
 
-def product_norm(factors: Sequence[Tensor]) -> Tensor:
-    """Frobenius norm of w, of a @ b, or of a^T t_s b over all s (t of shape (r, r, *s)), without forming the product."""
-    scaled, tops = zip(*map(_within_one, factors), strict=True)
+def product_norm(*factors: Tensor) -> Tensor:
+    """Frobenius norm of w, of a @ b, or of a^T t_s b over all s (t of shape (r, q, s)), without forming the product."""
+    scaled, tops = zip(*(_within_one(x, 3 if i == 0 and len(factors) == 3 else 2) for i, x in enumerate(factors)), strict=True)
     if len(factors) == 1:
-        square = (scaled[0] * scaled[0]).sum()
+        square = (scaled[0] * scaled[0]).sum((-2, -1))
     elif len(factors) == 2:
-        a, b = (x.flatten(1) for x in scaled)
-        square = ((a.T @ a) * (b @ b.T)).sum()
+        a, b = scaled
+        square = ((a.mT @ a) * (b @ b.mT)).sum((-2, -1))
     else:
-        t, a, b = (x.flatten(2) if i == 0 else x.flatten(1) for i, x in enumerate(scaled))
-        square = torch.einsum("ijs,ik,kls,jl->", t, a @ a.T, t, b @ b.T)
+        t, a, b = scaled
+        square = torch.einsum("...ijs,...ik,...kls,...jl->...", t, a @ a.mT, t, b @ b.mT)
     norm = square.clamp(min=0).sqrt()
     for top in tops:
         norm = norm * top
     return norm
+
+
+def kronecker_norms(measured: Sequence[Tensor], products: Sequence[tuple[Sequence[int], Sequence[int]]]) -> dict[int, Tensor]:
+    """|W1 (x) W2| = |W1| |W2| by the position of each factor; products: positions of the factors of W1 and of W2."""
+
+    def matrix(w: Sequence[int], i: int) -> Tensor:
+        x = measured[i].to(measured[w[0]])
+        kept = {1: 0, 2: 1, 3: 2 if i == w[0] else 1}[len(w)]  # extents that count by themselves; a whole W is one row
+        return x.reshape(*(x.shape[:kept] or (1,)), -1)
+
+    norms = alike(product_norm, {k: [matrix(w, i) for i in w] for k, w in enumerate(w for both in products for w in both)})
+    found: dict[int, Tensor] = {}
+    for k, (w1, w2) in enumerate(products):
+        norm = norms[2 * k] * norms[2 * k + 1].to(norms[2 * k])
+        found |= {i: norm.to(measured[i]) for i in (*w1, *w2)}
+    return found

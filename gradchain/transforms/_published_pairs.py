@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from gradchain.transforms._pairs import mean_row_length
+from gradchain.transforms._pairs import mean_row_length, product_norm
 from gradchain.types import ParamInfo
 
 KINDS = {
@@ -66,16 +66,16 @@ def _matrices(infos: Sequence[ParamInfo], *positions: int) -> bool:
 
 def pair_length(a: Tensor, b: Tensor) -> Tensor:
     """Mean row length of B A, or of the first other product that the shapes allow, or mean of |A| and |B|."""
-    a, b = a.flatten(1), b.flatten(1)
-    if b.shape[1] == a.shape[0]:
+    rows, columns = a.shape[-2:]
+    if b.shape[-1] == rows:
         return mean_row_length(b, a)
-    if b.shape[0] == a.shape[1]:
+    if b.shape[-2] == columns:
         return mean_row_length(a, b)
-    if b.shape[1] == a.shape[1]:
-        return mean_row_length(b, a.T)
-    if b.shape[0] == a.shape[0]:
-        return mean_row_length(b.T, a)
-    return (a.norm() + b.norm()) / 2
+    if b.shape[-1] == columns:
+        return mean_row_length(b, a.mT)
+    if b.shape[-2] == rows:
+        return mean_row_length(b.mT, a)
+    return (product_norm(a) + product_norm(b)) / 2
 
 
 def lokr_groups(infos: Sequence[ParamInfo]) -> list[tuple[int, int]]:
@@ -84,7 +84,7 @@ def lokr_groups(infos: Sequence[ParamInfo]) -> list[tuple[int, int]]:
     for members in _groups(infos):
         slots: dict[str, dict[str, int]] = {}
         for i in members:
-            if (slot := kind(infos[i].name)) in ("lokr_w1", "lokr_w2"):
+            if (slot := kind(infos[i].name)) in ("lokr_w1", "lokr_w2") and infos[i].param.numel():
                 slots.setdefault(_without(infos[i].name, f".{slot}").strip("."), {})[slot] = i
         found += [(both["lokr_w1"], both["lokr_w2"]) for both in slots.values() if len(both) == 2]
     return found

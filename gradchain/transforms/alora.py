@@ -29,7 +29,7 @@ from typing import Annotated, Any, NamedTuple
 from torch import Tensor
 from typing_extensions import override
 
-from gradchain.transforms._pairs import adapters, dealt, itself, mean_row_length, told
+from gradchain.transforms._pairs import adapters, alike, dealt, itself, mean_row_length, told
 from gradchain.transforms._published_pairs import lora_pairs, pair_length
 from gradchain.types import Carry, Context, ParamInfo, SharedTransform
 
@@ -75,8 +75,8 @@ class ALoRA(_ALoRA):
     def share(self, measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> Sequence[Any]:
         found = adapters(infos)
         b = {i for family, i in found.leads if family == "lora"}
-        lengths = {i: mean_row_length(measured[j].to(measured[i]).flatten(1), measured[i].flatten(1)) for i, j in found.pairs}
-        return dealt(measured, lengths, b)
+        products = {i: (measured[j].to(measured[i]).flatten(1), measured[i].flatten(1)) for i, j in found.pairs}
+        return dealt(measured, alike(mean_row_length, products), b)
 
     @override
     def findings(self, infos: Sequence[ParamInfo]) -> Mapping[str, Any]:
@@ -92,8 +92,8 @@ class PublishedALoRA(_ALoRA):
     @override
     def share(self, measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> Sequence[Any]:
         pairs, alone = lora_pairs(infos)
-        lengths = {i: pair_length(measured[i], measured[j].to(measured[i])) for i, j in pairs}
-        return dealt(measured, lengths, alone)
+        both = {i: (measured[i].flatten(1), measured[j].to(measured[i]).flatten(1)) for i, j in pairs}
+        return dealt(measured, alike(pair_length, both), alone)
 
     @override
     def findings(self, infos: Sequence[ParamInfo]) -> Mapping[str, Any]:

@@ -25,7 +25,7 @@ from typing import Annotated, Any, NamedTuple
 from torch import Tensor
 from typing_extensions import override
 
-from gradchain.transforms._pairs import adapters, dealt, itself, product_norm, told
+from gradchain.transforms._pairs import adapters, dealt, itself, kronecker_norms, told
 from gradchain.transforms._published_pairs import kind, lokr_groups
 from gradchain.types import Carry, Context, ParamInfo, SharedTransform
 
@@ -72,12 +72,7 @@ class LoKrScale(_LoKrScale):
     def share(self, measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> Sequence[Any]:
         found = adapters(infos)
         leads = {i for family, i in found.leads if family == "lokr"}
-        norms: dict[int, Tensor] = {}
-        for w1, w2 in found.kronecker:
-            home = measured[w1[0]]
-            norm = product_norm([measured[i].to(home) for i in w1]) * product_norm([measured[i].to(home) for i in w2])
-            norms |= {i: norm.to(measured[i]) for i in (*w1, *w2)}
-        return dealt(measured, norms, leads)
+        return dealt(measured, kronecker_norms(measured, found.kronecker), leads)
 
     @override
     def findings(self, infos: Sequence[ParamInfo]) -> Mapping[str, Any]:
@@ -92,10 +87,7 @@ class PublishedLoKrScale(_LoKrScale):
 
     @override
     def share(self, measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> Sequence[Any]:
-        norms: dict[int, Tensor] = {}
-        for pair in lokr_groups(infos):
-            one, other = (product_norm([measured[i]]) for i in pair)
-            norms |= {i: (one * other.to(one)).to(measured[i]) for i in pair}
+        norms = kronecker_norms(measured, [((i,), (j,)) for i, j in lokr_groups(infos)])
         leads = {i for i, info in enumerate(infos) if kind(info.name) == "lokr_w2"}
         return dealt(measured, norms, leads)
 

@@ -243,7 +243,7 @@ def test_lengths_by_gram_matrices_neither_overflow_nor_vanish(size):
         not found.isfinite() or found == pytest.approx(exact.item(), rel=1e-5, abs=1e-44)
     )
     whole = (left.double() @ right.double()).norm()
-    found = product_norm([left, right])
+    found = product_norm(left, right)
     assert not found.isfinite() or found == pytest.approx(whole.item(), rel=1e-5, abs=1e-44)
 
 
