@@ -42,7 +42,7 @@ def tensor_mask(flows, **settings):
         yield {"scale": step["scale"].mean()}
 
 
-def _parts(gradient, param, norms, start):
+def parts(gradient, param, norms, start):
     """Steadiness of the gradient's norm, change of the parameter's, variance of what is not nearly 0."""
     last = norms[-5:]
     steady = max(0.1, 1 - np.std(last, ddof=1) / (np.mean(last) + 1e-8)) if len(last) > 1 else 1.0
@@ -61,7 +61,7 @@ def absolute_importance(flows, adaptation_strength, importance_decay, importance
     for t, f in enumerate(flows, 1):
         if t % importance_interval == 0:
             norm = np.linalg.norm(f.grad.ravel())
-            steady, change, variance = _parts(f.grad, f.param, norms, start)
+            steady, change, variance = parts(f.grad, f.param, norms, start)
             worth = max(0.01, 0.4 * steady * norm + 0.3 * change + 0.3 * variance)
             score = importance_decay * score + (1 - importance_decay) * worth
             norms.append(norm)
@@ -100,14 +100,14 @@ def scores(grads, params, decay):
     """Importance of several parameters together, after each refresh: relative parts, averaged over time."""
     score, norms, starts = np.ones(len(params[0])), [[] for _ in params[0]], [0.0] * len(params[0])
     for g, p in zip(grads, params, strict=True):
-        parts = []
+        found = []
         for i, (gradient, param) in enumerate(zip(g, p, strict=True)):
             norm, size = np.linalg.norm(gradient.ravel()), np.linalg.norm(param.ravel())
-            steady, change, variance = _parts(gradient, param, norms[i], starts[i])
-            parts.append([steady * norm / param.size**0.5, change, variance])
+            steady, change, variance = parts(gradient, param, norms[i], starts[i])
+            found.append([steady * norm / param.size**0.5, change, variance])
             norms[i].append(norm)
             starts[i] = starts[i] or size
-        means = np.mean(parts, 0)
-        relative = np.where(means > 0, np.array(parts) / np.where(means > 0, means, 1), 1)
+        means = np.mean(found, 0)
+        relative = np.where(means > 0, np.array(found) / np.where(means > 0, means, 1), 1)
         score = decay * score + (1 - decay) * relative @ [0.4, 0.3, 0.3]
         yield score

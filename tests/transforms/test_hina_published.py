@@ -1,0 +1,87 @@
+"""AdaptiveHina as published: any mixture of its techniques against one program that has them all."""
+
+import numpy as np
+import pytest
+import torch
+from golden.load import cases
+from reference.adaptive_hina import PUBLISHED, Program
+
+from gradchain import ChainError, presets
+
+SHAPES = [(7,), (6, 5), (5, 6), (6, 5), (4, 3, 3, 3), (3, 6), (8, 9)]
+IGNORED = ["amsgrad", "optim_bits", "args", "min_8bit_size", "percentile_clipping", "block_wise", "is_paged"]
+RECORDED = [c for c in cases("hina_adaptive") if c.info["status"] == "target" and c.info["dtype"] == "float64"]
+SWITCHES = [key for key, value in PUBLISHED.items() if isinstance(value, bool)]
+BASE = {"lr": 1e-2, "relationship_discovery_interval": 4, "wd_transition_steps": 6, "weight_decay": 0.3, "spd_lambda": 2.0}
+BASE |= {"tam_beta": 0.9, "betas": (0.8, 0.9), "importance_decay": 0.6}
+BASE |= {"lr_bump": 5e-4, "min_lr": 6e-3, "max_lr": 1.15e-2, "warmup_steps": 12}
+
+
+def drawn(seed):
+    """Every switch on with a chance of 2/3, thresholds anywhere."""
+    random = np.random.default_rng(seed)
+    mixture = {key: bool(random.random() < 2 / 3) for key in SWITCHES}
+    mixture |= {"compatibility_threshold": random.uniform(0.1, 0.34), "adaptation_strength": random.uniform(0.5, 4)}
+    return BASE | mixture, bool(random.random() < 2 / 3), random
+
+
+def difference(settings, relations, random, steps=30):
+    small = (2,) if settings["use_orthogonal_grad"] else (1,)  # what is orthogonal to one element is rounding noise
+    shapes = [*SHAPES, small]
+    start = [random.standard_normal(shape) for shape in shapes]
+    program = Program(start, relations, **settings)
+    params = [torch.nn.Parameter(torch.tensor(p)) for p in start]
+    optimizer = presets.adaptive_hina(**settings, relations=relations, published=True).optimizer(params)
+    worst = 0.0
+    for t in range(steps):
+        grads = [random.standard_normal(shape) * random.uniform(0.05, 1) for shape in shapes]
+        grads[-1] = grads[-1] * (t % 5 > 0)
+        grads[3] = grads[3] * (random.random((6, 5)) < 0.5)
+        program.step(grads)
+        for p, g in zip(params, grads, strict=True):
+            p.grad = torch.tensor(g)
+        optimizer.step()
+        worst = max(worst, *(np.abs(p.detach().numpy() - q).max() for p, q in zip(params, program.params, strict=True)))
+    return worst, program
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_mixture_of_techniques_runs_as_in_the_program(seed):
+    settings, relations, random = drawn(seed)
+    worst, program = difference(settings, relations, random)
+    assert worst < 1e-11
+    assert bool(program.related) == (relations and settings["use_dynamic_adaptation"])
+
+
+@pytest.mark.parametrize("case", RECORDED, ids=lambda case: case.name)
+def test_the_program_here_is_the_recorded_one(case):
+    """The reference itself replays the original, to the precision of its float32 parts."""
+    settings = {key: value for key, value in case.kwargs.items() if key != "use_grams"}
+    program = Program(case.initial().values(), any("repaired" in note for note in case.info["notes"]), **settings)
+    for t in range(case.steps):
+        program.step(list(case.gradient(t).values()))
+        for key, p in zip(case.expected, program.params, strict=True):
+            np.testing.assert_allclose(p, case.expected[key][t], rtol=0, atol=case.info["atol"])
+
+
+@pytest.mark.parametrize("keyword", IGNORED)
+def test_what_the_program_took_and_ignored_is_refused(keyword):
+    for published in (True, False):
+        with pytest.raises(ChainError, match=f"adaptive_hina does not take '{keyword}': .*bitsandbytes.* Leave it out"):
+            presets.adaptive_hina(published=published, **{keyword: None})
+    with pytest.raises(ChainError, match="does not take"):
+        presets.adaptive_hina_sd_lora(**{keyword: None})
+
+
+def test_grams_is_in_the_default_form_and_changes_nothing_in_the_published_one():
+    assert "grams" in presets.adaptive_hina().names
+    assert presets.adaptive_hina(published=True, use_grams=True) == presets.adaptive_hina(published=True, use_grams=False)
+
+
+def test_relations_are_found_by_default_and_in_the_published_form_when_asked_for():
+    assert "relations" in presets.adaptive_hina().names
+    assert not {"relations", "last_partner_relations"} & set(presets.adaptive_hina(published=True).names)
+    assert "last_partner_relations" in presets.adaptive_hina(published=True, relations=True).names
+    for published in (True, False):
+        without = presets.adaptive_hina(published=published, relations=True, use_dynamic_adaptation=False)
+        assert not {"relations", "last_partner_relations", "importance", "absolute_importance"} & set(without.names)
