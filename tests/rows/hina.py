@@ -43,14 +43,17 @@ TRANSFORMS = {  # as in table.py
     "TensorLRMask": (link := t.TensorLRMask(**MASK), chain(*ADAM, link, *APPLIED)),
     "TorqueDamping": (link := t.TorqueDamping(), chain(t.Moments(), link, t.Normalize(), LR)),
 }
+PLAIN = {"use_dynamic_adaptation": False, "use_lr_mask": False}
 PRESETS = {
     "adaptive_hina": presets.adaptive_hina(),
-    "adaptive_hina_general": presets.adaptive_hina_general(use_grams=False),
-    "adaptive_hina_large_model": presets.adaptive_hina_large_model(relationship_discovery_interval=3, warmup_steps=4),
-    "adaptive_hina_low_memory": presets.adaptive_hina_low_memory(use_adopt_stability=False, use_orthogonal_grad=True),
-    "adaptive_hina_sd_lora": presets.adaptive_hina_sd_lora(dynamic_weight_decay=False),
+    "adaptive_hina_general": presets.adaptive_hina_general(**PLAIN, use_grams=False),
+    "adaptive_hina_large_model": presets.adaptive_hina_large_model(use_dynamic_adaptation=False, use_tam=False, warmup_steps=4),
+    "adaptive_hina_low_memory": presets.adaptive_hina_low_memory(**PLAIN, use_adopt_stability=False, use_orthogonal_grad=True),
+    "adaptive_hina_sd_lora": presets.adaptive_hina_sd_lora(
+        use_lr_mask=False, use_adopt_stability=False, dynamic_weight_decay=False, relationship_discovery_interval=3
+    ),
     "adaptive_hina_published": presets.adaptive_hina(
-        published=True, relations=True, use_orthogonal_grad=True, relationship_discovery_interval=2, warmup_steps=4
+        published=True, relations=True, relationship_discovery_interval=2, warmup_steps=4
     ),
 }
 RULES = [  # as in test_against_references.py
