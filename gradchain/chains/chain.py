@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 GIVEN = frozenset({"grad", "param", "update", "gate", "processed", "scale", "bump_scale"})  # hold something at the start
 SLOTS = GIVEN | {"second_moment", "residual"}
+ONE = {  # traits of which a parameter can have one
+    "owns": "own the parameter's write",
+    "averages": "give the weights to evaluate with",
+    "perturbs": "send the parameters uphill in one step",
+}
 WRITERS = {"second_moment": "Moments() or SecondMoment()", "residual": "ResidualMomentum() or TorqueMomentum()"}
 
 
@@ -126,15 +131,25 @@ class Chain:
         """A table of the links, their hyperparameters and state, and what looks wrong."""
         return describe(self.links, self.note)
 
-    def optimizer(self, params: Iterable[Any], *, driver: str = "auto", **hyperparameters: Any) -> ChainOptimizer:
+    def optimizer(
+        self,
+        params: Iterable[Any],
+        *,
+        driver: str = "auto",
+        every_k: int = 1,
+        finite_gate: bool = False,
+        **hyperparameters: Any,
+    ) -> ChainOptimizer:
         """Bind the chain to parameters: a ``torch.optim.Optimizer``.
 
         ``params`` are tensors, ``named_parameters()`` or group dicts; ``hyperparameters`` override those of the links by
-        their keys in ``param_groups``, for all groups that do not set their own.
+        their keys in ``param_groups``, for all groups that do not set their own. The other options are those of
+        ``ChainOptimizer``.
         """
         from gradchain.optim_wrapper import ChainOptimizer  # the one upward import, for the user's convenience
 
-        return ChainOptimizer(params, self, driver=driver, **hyperparameters)
+        options: dict[str, Any] = {"driver": driver, "every_k": every_k, "finite_gate": finite_gate}
+        return ChainOptimizer(params, self, **options, **hyperparameters)
 
     def __repr__(self) -> str:
         return f"chain({', '.join(map(repr, self.links))})"
@@ -190,9 +205,10 @@ def _first_orphan(links: Sequence[Transform[Any]]) -> Transform[Any] | None:
 
 def _check_owners(links: Sequence[Transform[Any]]) -> None:
     """At most one link owns a parameter's write, and none behind it changes the step."""
-    for trait, what in (("owns", "own the parameter's write"), ("averages", "give the weights to evaluate with")):
+    for trait, what in ONE.items():
         having = [link for link in links if trait in link.traits]
-        if pairs := [(a, b) for i, a in enumerate(having) for b in having[i + 1 :] if share_parameters(a, b)]:
+        pairs = [(a, b) for i, a in enumerate(having) for b in having[i + 1 :] if trait == "perturbs" or share_parameters(a, b)]
+        if pairs:
             names = " and ".join(repr(link.label) for link in pairs[0])
             raise ChainError(f"{names} both {what}; one link can. Leave one out, or mask them for different parameters.")
     for i, owner in enumerate(links):

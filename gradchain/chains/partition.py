@@ -104,15 +104,25 @@ class Partition:
             which = dict.fromkeys(self.chains, "by the label of the group" if self.by is None else f"by {self.by!r}")
         return "\n\n".join(f"{label} ({which[label]})\n{one.describe()}" for label, one in self.chains.items())
 
-    def optimizer(self, params: Iterable[Any], *, driver: str = "auto", **hyperparameters: Any) -> ChainOptimizer:
+    def optimizer(
+        self,
+        params: Iterable[Any],
+        *,
+        driver: str = "auto",
+        every_k: int = 1,
+        finite_gate: bool = False,
+        **hyperparameters: Any,
+    ) -> ChainOptimizer:
         """Bind the chains to parameters: one ``torch.optim.Optimizer``.
 
         ``hyperparameters``: ``lr=0.1`` for every chain that has one, ``muon={"lr": 0.1}`` for the chain of a label. A group
-        may carry the same keys, and ``"label"`` to decide for all its parameters.
+        may carry the same keys, and ``"label"`` to decide for all its parameters. The other options are those of
+        ``ChainOptimizer``.
         """
         from gradchain.optim_wrapper import ChainOptimizer  # an upward import, for the user's convenience
 
-        return ChainOptimizer(params, self, driver=driver, **hyperparameters)
+        options: dict[str, Any] = {"driver": driver, "every_k": every_k, "finite_gate": finite_gate}
+        return ChainOptimizer(params, self, **options, **hyperparameters)
 
     def __repr__(self) -> str:
         by = "" if self.by is None else f", by={self.by!r}"

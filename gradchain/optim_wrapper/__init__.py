@@ -85,6 +85,8 @@ __all__ = [
     "ModelAnalysis",
     "NAdam",
     "RMSprop",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
     "RelationalGradient",
     "RelativisticAdam",
     "RelativisticAdamW",

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
 
+SUM = "every_k/sum"  # key of a parameter's state: the gradients of the calls that have made no step yet
+
+
 class LoadReport(NamedTuple):
     """What became of a saved state, by link: kept, dropped (saved, but no link of that name), fresh (started anew)."""
 
@@ -138,6 +141,7 @@ def plan(optimizer: ChainOptimizer, saved: Mapping[str, Any], strict: bool) -> P
                 kept |= {link.label: None} if link.state_keys else {}
             else:
                 fresh[link.label] = None
+        new |= {SUM: _fit(name, SUM, old.pop(SUM), working(param))} if SUM in old else {}
         dropped |= dict.fromkeys(key.rpartition("/")[0] or key for key in old)
         states[param] = new
     report = LoadReport(tuple(kept), tuple(dropped), tuple(fresh), found.missing, found.unused, tuple(remarks))

@@ -13,6 +13,7 @@ from typing_extensions import override
 from gradchain._fields import checked, field_hints, is_dynamic
 from gradchain.chains import Chain
 from gradchain.chains.partition import Recipe
+from gradchain.transforms import LearningRate
 from gradchain.types import Carry, ChainError, Context, NoState, Transform
 
 
@@ -30,6 +31,15 @@ def defaults(chain: Chain) -> dict[str, Any]:
     """What a parameter group of the chain starts from: the chain's own values, schedules at their first."""
     values = {key: getattr(link, field) for key, (link, field) in chain.hyperparameters.items()}
     return {key: value(1) if _is_schedule(value) else value for key, value in values.items()}
+
+
+def with_rate(chain: Chain) -> Chain:
+    """The chain with a learning rate: where it has none, behind all links but those that work on the finished step."""
+    if "lr" in chain.hyperparameters:
+        return chain
+    last = [i for i, link in enumerate(chain.links) if link.traits & {"owns", "averages"}]
+    end = min(last, default=len(chain.links))
+    return Chain((*chain.links[:end], LearningRate(lr=1.0), *chain.links[end:]))
 
 
 def common_defaults(recipe: Recipe) -> dict[str, Any]:

@@ -98,3 +98,12 @@ def _structure(tensors: Sequence[Any], g: int) -> list[str]:
         if fits and bool(a.any()) and not bool(b.any()):
             names[i : i + 2] = [f"{g}.{i}.lora_A", f"{g}.{i}.lora_B"]
     return names if any("lora" in name for name in names) else []
+
+
+def drop_repeated(group: dict[str, Any]) -> None:
+    """Keep one of each parameter (torch has warned): a repeated one would be stepped twice."""
+    first = {id(param): i for i, param in reversed(list(enumerate(group["params"])))}
+    keep = sorted(first.values())
+    for key in ("params", "param_names"):
+        if key in group and len(keep) < len(group[key]):
+            group[key] = [group[key][i] for i in keep]

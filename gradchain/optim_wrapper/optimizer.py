@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -14,14 +15,23 @@ from typing_extensions import override
 
 from gradchain.chains.chain import Chain
 from gradchain.chains.partition import Partition, Recipe
+from gradchain.optim_wrapper.calls import ascend, check_options, collect, gated, means, needed, refuse_sparse, settle
 from gradchain.optim_wrapper.checkpoint import LoadReport, fresh_state, host_step, load
 from gradchain.optim_wrapper.collectives import nothing_but_zeros
 from gradchain.optim_wrapper.drivers import DRIVERS, Job
-from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, check, common_defaults, name_in, scalar, without
+from gradchain.optim_wrapper.hyperparameters import (
+    Binder,
+    BoundLink,
+    check,
+    common_defaults,
+    name_in,
+    scalar,
+    with_rate,
+    without,
+)
 from gradchain.optim_wrapper.modes import averages, check_training, set_mode
-from gradchain.optim_wrapper.names import as_groups, bind, found, numbered
+from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, numbered
 from gradchain.optim_wrapper.report import Report, report
-from gradchain.transforms import LearningRate
 from gradchain.types import ChainError, ChainWarning, ParamInfo
 
 Links = tuple[BoundLink, ...]
@@ -33,20 +43,32 @@ class ChainOptimizer(Optimizer):
     params: tensors, ``named_parameters()`` or group dicts, as for any torch optimizer; a group may set its own value for
     each hyperparameter of the chain. Names are also found where trainers leave them, see ``optim_wrapper.names``.
     chain: a Chain, or a Partition, for which groups are split by label. driver: how chains are executed, ``"auto"`` or
-    ``"loop"``. hyperparameters: override the chain's for all groups. Raises ChainError for an unknown or unfit
-    hyperparameter. A chain without a learning rate gets ``LearningRate(lr=1.0)`` at its end, so that schedulers work.
+    ``"loop"``. every_k: calls of ``step`` that make one step, with the mean of their gradients. finite_gate: leave parameters
+    and state alone in a step in which any gradient is not finite, without reading it. hyperparameters: override the chain's
+    for all groups. Raises ChainError for an unknown or unfit hyperparameter. A chain without a learning rate gets
+    ``LearningRate(lr=1.0)`` at its end, so that schedulers work.
 
     State is flat: ``optimizer.state[p]["moments/first"]``; it is float32, or float64 for float64 parameters.
     """
 
-    def __init__(self, params: Iterable[Any], chain: Recipe, *, driver: str = "auto", **hyperparameters: Any) -> None:
+    def __init__(
+        self,
+        params: Iterable[Any],
+        chain: Recipe,
+        *,
+        driver: str = "auto",
+        every_k: int = 1,
+        finite_gate: bool = False,
+        **hyperparameters: Any,
+    ) -> None:
         if not isinstance(chain, Chain | Partition):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ChainError(f"chain must be a Chain; found {chain!r}. Build one with gradchain.chain(...) or a preset.")
         if driver not in DRIVERS:
             raise ChainError(f"no driver is named {driver!r}; there are: {', '.join(DRIVERS)}. Use one of these.")
-        chain = chain.map(_with_rate)
+        chain = chain.map(with_rate)
         self.chain = chain.override(hyperparameters) if hyperparameters else chain
-        self.driver = driver
+        check_options(every_k, finite_gate, chain.links)
+        self.driver, self.every_k, self.finite_gate = driver, every_k, finite_gate
         self._prepare()
         super().__init__(as_groups(params), common_defaults(self.chain))
 
@@ -63,7 +85,7 @@ class ChainOptimizer(Optimizer):
             for key, value in known.defaults.items():  # each group its own tensor: schedulers write into it
                 part.setdefault(key, _own(value))
             self._add(part)
-            _drop_repeated(self.param_groups[-1])
+            drop_repeated(self.param_groups[-1])
         self._mask()
 
     def bind_names(self, named_parameters: Iterable[tuple[str, Tensor]]) -> None:
@@ -80,13 +102,34 @@ class ChainOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         check_training(self)
-        self._refuse_sparse()
+        refuse_sparse(self)
+        if self.unsettled:
+            settle(self)
+        if self._perturbs:
+            ascend(self.jobs(), needed(closure, self._perturbs))
+        if self.every_k > 1 and not collect(self):
+            return loss
         if self._only_prepares():
-            self._jobs()
+            self.jobs()
             return loss
         self._advance_schedules()
-        DRIVERS[self.driver](self._jobs())
+        if self.every_k > 1 or self.finite_gate:
+            self._guarded_run()
+        else:
+            DRIVERS[self.driver](self.jobs())
         return loss
+
+    def _guarded_run(self) -> None:
+        with means(self) if self.every_k > 1 else nullcontext():
+            jobs = self.jobs()  # makes the state
+            with gated(self) if self.finite_gate else nullcontext():
+                DRIVERS[self.driver](jobs)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        """The state under its flat names, and the groups."""
+        settle(self)
+        return super().state_dict()
 
     def report(self) -> Report:
         """What the links have to tell of the last step and of the parameters' names; ``print`` it for a table."""
@@ -123,8 +166,13 @@ class ChainOptimizer(Optimizer):
             warnings.warn(f"the state was saved by another chain; {report}", ChainWarning, stacklevel=2)
         return report
 
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"driver": self.driver, "every_k": self.every_k, "finite_gate": self.finite_gate}
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "chain": self.chain, "driver": self.driver}
+        settle(self)
+        return {**super().__getstate__(), "chain": self.chain, **self._options}
 
     @override
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -165,6 +213,8 @@ class ChainOptimizer(Optimizer):
 
     def _prepare(self) -> None:
         self._names_found = False  # beyond what torch finds
+        self.unsettled: list[Any] = []  # see calls.gated
+        self._perturbs = [link.label for link in self.chain.links if "perturbs" in link.traits]
         self._averages = averages(self.chain)
         if self._averages:  # no other optimizer has these, see modes
             self.train, self.eval = partial(set_mode, self, True), partial(set_mode, self, False)
@@ -182,15 +232,6 @@ class ChainOptimizer(Optimizer):
             return False
         grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         return nothing_but_zeros(grads)
-
-    def _refuse_sparse(self) -> None:
-        for g, group in enumerate(self.param_groups):
-            for i, param in enumerate(group["params"]):
-                if param.grad is not None and param.grad.layout != torch.strided:
-                    raise RuntimeError(
-                        f"the gradient of {name_in(group, g, i)!r} is {param.grad.layout}; chains work on dense gradients. "
-                        "Use sparse=False in the embedding, or grad.to_dense() before the step."
-                    )
 
     def _advance_schedules(self) -> None:
         for group in self.param_groups:
@@ -232,7 +273,8 @@ class ChainOptimizer(Optimizer):
                     self._absent[g, i] = absent
                 known.check_owners(absent, name_in(group, g, i))
 
-    def _jobs(self) -> list[Job]:
+    def jobs(self) -> list[Job]:
+        """The parameters that have a gradient, each with its links and live state."""
         jobs: list[Job] = []
         first = 0  # place of the group's first parameter
         for g, group in enumerate(self.param_groups):
@@ -253,23 +295,5 @@ class ChainOptimizer(Optimizer):
         return state
 
 
-def _with_rate(chain: Chain) -> Chain:
-    """The chain with a learning rate: where it has none, behind all links but those that work on the finished step."""
-    if "lr" in chain.hyperparameters:
-        return chain
-    last = [i for i, link in enumerate(chain.links) if link.traits & {"owns", "averages"}]
-    end = min(last, default=len(chain.links))
-    return Chain((*chain.links[:end], LearningRate(lr=1.0), *chain.links[end:]))
-
-
 def _own(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
-
-
-def _drop_repeated(group: dict[str, Any]) -> None:
-    """Keep one of each parameter (torch has warned): a repeated one would be stepped twice."""
-    first = {id(param): i for i, param in reversed(list(enumerate(group["params"])))}
-    keep = sorted(first.values())
-    for key in ("params", "param_names"):
-        if key in group and len(keep) < len(group[key]):
-            group[key] = [group[key][i] for i in keep]

@@ -87,6 +87,7 @@ from gradchain.transforms.relations import Relations
 from gradchain.transforms.relative_step import RelativeStep
 from gradchain.transforms.residual_momentum import FallingMomentum, ResidualMomentum
 from gradchain.transforms.row_tam import RowTAM
+from gradchain.transforms.sam import ASAM, SAM
 from gradchain.transforms.scale_lr_mask import ElementLRMask, TensorLRMask
 from gradchain.transforms.scaled_weight_decay import ScaledWeightDecay
 from gradchain.transforms.schedule_free import ScheduleFree
@@ -113,6 +114,7 @@ from gradchain.transforms.zclip import ZClip
 __all__ = [
     "ADOPT",
     "AGC",
+    "ASAM",
     "AGR",
     "ALLoRA",
     "ALoRA",
@@ -209,6 +211,7 @@ __all__ = [
     "RelativeStep",
     "ResidualMomentum",
     "RowTAM",
+    "SAM",
     "SPD",
     "ScaledWeightDecay",
     "ScheduleFree",

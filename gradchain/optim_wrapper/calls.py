@@ -1,0 +1,175 @@
+"""What concerns the call of ``step`` and not the chain: a second closure, several calls a step, steps not to be taken.
+
+Drivers know nothing of it: they find the gradients in ``param.grad`` and write parameters and state as always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gradchain.optim_wrapper.checkpoint import SUM
+from gradchain.optim_wrapper.drivers.flow import compute_dtype
+from gradchain.optim_wrapper.drivers.loop import Job, together
+from gradchain.optim_wrapper.layouts import is_sharded
+from gradchain.optim_wrapper.shards import elements, local
+from gradchain.types import ChainError, Transform
+
+if TYPE_CHECKING:
+    from gradchain.optim_wrapper.optimizer import ChainOptimizer
+
+SEEN = "every_k_seen"  # in the groups: their number
+
+
+def with_gradient(optimizer: ChainOptimizer) -> Iterator[Tensor]:
+    """The parameters that have a gradient."""
+    for group in optimizer.param_groups:
+        yield from (param for param in group["params"] if param.grad is not None)
+
+
+def refuse_sparse(optimizer: ChainOptimizer) -> None:
+    """RuntimeError where a gradient is sparse."""
+    for param in with_gradient(optimizer):
+        if param.grad is not None and param.grad.layout != torch.strided:
+            raise RuntimeError(
+                f"the gradient of {optimizer.name_of(param)!r} is {param.grad.layout}; chains work on dense gradients. "
+                "Use sparse=False in the embedding, or grad.to_dense() before the step."
+            )
+
+
+def ascend(jobs: list[Job], closure: Callable[[], Any]) -> None:
+    """Take the gradients where a link of the jobs sends the parameters, and bring these back, to the bit."""
+    sent = [(job, link) for job in jobs for link in job.links if "perturbs" in link.transform.traits]
+    transforms: list[Any] = [link.transform for _, link in sent]
+    measured: dict[int, Tensor] = {}
+
+    def measure(job: Job) -> None:
+        measured[id(job)] = job.measure(next(link for other, link in sent if other is job))
+
+    together([job for job, _ in sent], measure)
+    kept = [(job.info.param.detach(), job.info.param.detach().clone()) for job, _ in sent]
+    answers = transforms[0].share([measured[id(job)] for job, _ in sent], [job.info for job, _ in sent]) if sent else []
+    try:
+        for (job, link), transform, answer, (param, _) in zip(sent, transforms, answers, kept, strict=True):
+            there = job.carry.param + transform.perturbation(job.carry, job.context(link, answer))
+            elements(local(param)).copy_(job.part(there, param))
+        with torch.enable_grad():
+            closure()
+    finally:
+        for param, value in kept:
+            param.copy_(value)
+
+
+@torch.no_grad()
+def collect(optimizer: ChainOptimizer) -> bool:
+    """Add the gradients of this call to those of the calls before; whether these are now as many as make a step."""
+    _ = optimizer.jobs()  # makes the state
+    for param in with_gradient(optimizer):
+        assert param.grad is not None
+        state, grad = optimizer.state[param], elements(param.grad.detach()).to(compute_dtype(param))
+        state[SUM] = state[SUM].add_(grad) if SUM in state else grad.clone()
+    for group in optimizer.param_groups:
+        group[SEEN] = (group.get(SEEN, 0) + 1) % optimizer.every_k
+    return all(group[SEEN] == 0 for group in optimizer.param_groups)
+
+
+@contextmanager
+def means(optimizer: ChainOptimizer) -> Generator[None]:
+    """While it lasts, the parameters' gradients are the means over the calls; those of the last call come back after it."""
+    delivered: list[tuple[Tensor, Tensor | None]] = []
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            if SUM in optimizer.state.get(param, {}):
+                mean = optimizer.state[param].pop(SUM) / optimizer.every_k
+                delivered.append((param, param.grad))
+                mean = torch.view_as_complex(mean) if param.is_complex() else mean
+                param.grad = mean.reshape(param.shape).to(param.dtype)
+    try:
+        yield
+    finally:
+        for param, grad in delivered:
+            param.grad = grad
+
+
+def _finite(optimizer: ChainOptimizer) -> Tensor:
+    """Whether all gradients of the step are finite, on all ranks; nothing is read."""
+    flags = [local(p.grad.detach()).isfinite().all() for p in with_gradient(optimizer) if p.grad is not None]
+    one = torch.stack([flag.to(flags[0].device) for flag in flags]).all()
+    if any(is_sharded(param) for param in with_gradient(optimizer)):
+        number = one.to(torch.int32)
+        dist.all_reduce(number, op=dist.ReduceOp.MIN)
+        one = number.bool()
+    return one
+
+
+@contextmanager
+def gated(optimizer: ChainOptimizer) -> Generator[None]:
+    """Undo what happens to parameters and state meanwhile, if a gradient is not finite. It costs a copy of both.
+
+    The counts of steps are kept on the host; where parameters are elsewhere, they are put right when next looked at.
+    """
+    params = list(with_gradient(optimizer))
+    if not params:
+        yield
+        return
+    flag = _finite(optimizer)
+    steps = [(optimizer.state[param]["step"], optimizer.state[param]["step"].clone()) for param in params]
+    before: list[tuple[Tensor, Tensor]] = []
+    for param in params:
+        own = [value for key, value in optimizer.state[param].items() if key != "step"]
+        before += [(local(x), local(x).clone()) for x in (param.detach(), *own)]
+    yield
+    for now, old in before:
+        now.copy_(torch.where(flag.to(now.device), now, old))
+    optimizer.unsettled.append((steps, *_on_host(flag)))
+    if flag.device.type == "cpu":
+        settle(optimizer)
+
+
+def _on_host(flag: Tensor) -> tuple[Tensor, Any]:
+    """The flag, to be read once the event has come."""
+    if flag.device.type != "cuda":
+        return flag, None
+    copy = torch.empty((), dtype=torch.bool, pin_memory=True)
+    copy.copy_(flag, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return copy, event
+
+
+def settle(optimizer: ChainOptimizer) -> None:
+    """Take back the counts of the steps that were not taken."""
+    for steps, flag, event in optimizer.unsettled:
+        if event is not None:
+            event.synchronize()
+        for now, old in steps:
+            now.copy_(torch.where(flag.to(now.device), now, old))
+    optimizer.unsettled.clear()
+
+
+def check_options(every_k: int, finite_gate: bool, links: Sequence[Transform[Any]]) -> None:
+    """ChainError where an option does not fit, or does not go with a link."""
+    if isinstance(every_k, bool) or not isinstance(every_k, int) or every_k < 1:
+        raise ChainError(f"every_k must be a whole number in [1, inf); found {every_k!r}. Pass the number of calls a step.")
+    if not isinstance(finite_gate, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ChainError(f"finite_gate must be a bool; found {finite_gate!r}. Pass True or False.")
+    if every_k > 1 and (found := [link.label for link in links if "perturbs" in link.traits]):
+        raise ChainError(
+            f"{found[0]!r} needs all gradients of a step in its closure; found every_k={every_k}. "
+            "Run the micro-batches inside the closure, and leave out every_k."
+        )
+
+
+def needed(closure: Callable[[], Any] | None, links: Sequence[str]) -> Callable[[], Any]:
+    """The closure; ChainError where there is none."""
+    if closure is None:
+        raise ChainError(
+            f"{links[0]!r} takes the gradients twice in a step; found no closure. "
+            "Call optimizer.step(closure) with a function that zeroes the gradients, runs loss.backward() and returns the loss."
+        )
+    return closure
