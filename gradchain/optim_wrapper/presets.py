@@ -61,6 +61,7 @@ CameAMPFullFinetune = preset_class("CameAMPFullFinetune", presets.cameamp_full_f
 CameAMPImage = preset_class("CameAMPImage", presets.cameamp_image)
 CameAMPLanguage = preset_class("CameAMPLanguage", presets.cameamp_language)
 CameAMPImproved = preset_class("CameAMPImproved", presets.cameamp_improved)
+CameAMPOriginal8bit = preset_class("CameAMPOriginal8bit", presets.cameamp_original_8bit)
 CameAMPOriginal = preset_class("CameAMPOriginal", presets.cameamp_original)
 CameAMPAdopt = preset_class("CameAMPAdopt", presets.cameamp_adopt)
 CameAMPLast = preset_class("CameAMPLast", presets.cameamp_last)

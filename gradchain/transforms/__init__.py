@@ -28,6 +28,8 @@ from gradchain.transforms.difference_penalty import DifferencePenalty
 from gradchain.transforms.dynamic_weight_decay import DynamicWeightDecay, DynamicWeightDecayAfterStep
 from gradchain.transforms.edge_damping import EdgeDamping
 from gradchain.transforms.edge_suppression import EdgeSuppression
+from gradchain.transforms.eight_bit_lr_mask import EightBitLRMask
+from gradchain.transforms.eight_bit_momentum import EightBitMomentum
 from gradchain.transforms.factored_second_moment import FactoredSecondMoment
 from gradchain.transforms.first_moment import FirstMoment
 from gradchain.transforms.frequency_penalty import FrequencyPenalty
@@ -146,6 +148,8 @@ __all__ = [
     "EdgeDamping",
     "EdgeGroupAGR",
     "EdgeSuppression",
+    "EightBitLRMask",
+    "EightBitMomentum",
     "ElementLRMask",
     "FactoredConfidence",
     "FactoredMeanSquare",

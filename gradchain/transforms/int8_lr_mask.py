@@ -8,7 +8,7 @@ Cost     4 reads, 3 writes, and a maximum, which on shards costs a whole tensor.
 Shapes   any; empty passes through.   Units  those of update: LearningRate, which follows, cancels 1 / lr.
 Place    behind the links that form the direction, and behind WeightDecay, which it then scales; before LearningRate.
 Fields   mask_start: k before the first step, >= 0; min_lr, max_lr: >= 0; lr_bump (b): >= 0.
-Raises   ChainError if a field is out of range, or min_lr is not below max_lr.
+Raises   ChainError if a field is out of range, or min_lr is above max_lr.
 Source   Automagic (ostris/ai-toolkit, toolkit/optimizers/automagic.py), whose mask is int8 with one scale a parameter.
 Differs  nothing known in the rule: what is applied is k before rounding. Once an element exceeds 254 b its bump is rounded away
          and the mask stands still. It heeds no schedule; at lr = 0, where the original moves on, nothing moves here. LRMask is
@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from gradchain.types import Carry, ChainError, Context, Transform
+from gradchain.transforms._lr_mask import check_rates, spread
+from gradchain.types import Carry, Context, Transform
 
 
 class Int8LRMaskState(NamedTuple):
@@ -54,8 +55,7 @@ class Int8LRMask(Transform[Int8LRMaskState]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.min_lr, float) and isinstance(self.max_lr, float) and not self.min_lr < self.max_lr:
-            raise ChainError(f"{self.label!r}: min_lr must be below max_lr; found {self.min_lr!r}, {self.max_lr!r}. Swap them.")
+        check_rates(self.label, self.min_lr, self.max_lr)
 
     @override
     def init(self, param: Tensor) -> Int8LRMaskState:
@@ -72,6 +72,4 @@ class Int8LRMask(Transform[Int8LRMaskState]):
 
     @override
     def figures(self, state: Int8LRMaskState) -> Mapping[str, Tensor]:
-        count = max(1, state.mask.numel())
-        mean = state.mask.sum() / count
-        return {"mask mean": mean, "mask spread": ((state.mask - mean).square().sum() / count).sqrt()}
+        return spread(state.mask)

@@ -10,7 +10,7 @@ Shapes   any; elementwise.   Units  those of update: LearningRate, which follows
 Place    behind the links that form the direction, before LearningRate.
 Fields   mask_start: k before the first step, >= 0; min_lr, max_lr: >= 0; lr_bump: >= 0; lr_max_start: lr_max before the first
          step, >= 0; mask_steps (W): >= 1; mask_floor (floor): smallest part of k that a schedule can leave, in [0, 1].
-Raises   ChainError if a field is out of range, or min_lr is not below max_lr.
+Raises   ChainError if a field is out of range, or min_lr is above max_lr.
 Source   Automagic CameAMP (hinablue/sd-scripts): floor 0 in the "improved" version, 0.1 in the last one.
 Differs  polarity starts at "not positive", and a zero gradient counts as that: so the first step raises k for all others, and
          elements without a gradient drift to max_lr. lr_max starts at 1e-6 whatever lr is, so k starts near 2 lr. There k alone
@@ -29,7 +29,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from gradchain.types import Carry, ChainError, Context, Transform
+from gradchain.transforms._lr_mask import check_rates, spread
+from gradchain.types import Carry, Context, Transform
 
 
 class PublishedLRMaskState(NamedTuple):
@@ -55,8 +56,7 @@ class PublishedLRMask(Transform[PublishedLRMaskState]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.min_lr, float) and isinstance(self.max_lr, float) and not self.min_lr < self.max_lr:
-            raise ChainError(f"{self.label!r}: min_lr must be below max_lr; found {self.min_lr!r}, {self.max_lr!r}. Swap them.")
+        check_rates(self.label, self.min_lr, self.max_lr)
 
     @override
     def init(self, param: Tensor) -> PublishedLRMaskState:
@@ -80,6 +80,4 @@ class PublishedLRMask(Transform[PublishedLRMaskState]):
 
     @override
     def figures(self, state: PublishedLRMaskState) -> Mapping[str, Tensor]:
-        count = max(1, state.mask.numel())
-        mean = state.mask.sum() / count
-        return {"mask mean": mean, "mask spread": ((state.mask - mean).square().sum() / count).sqrt()}
+        return spread(state.mask)

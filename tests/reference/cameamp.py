@@ -200,3 +200,33 @@ def row_tam(flows, tam_beta, tam_decay, tam_eps):
             rows[i] = (tam_eps + (1 + similarity[i]) / 2) * g
         m = tam_beta * m + rows
         yield {"update": rows.reshape(f.update.shape)}
+
+
+def nearest_of_256(x):
+    """bitsandbytes' dynamic map by exhaustive search; one block, as all the streams here are short."""
+    table = [0.0, 1.0]
+    for e in range(7):
+        edges = np.linspace(0.1, 1, 2**e + 1)
+        table += [sign * 10 ** (e - 6) * middle for middle in (edges[1:] + edges[:-1]) / 2 for sign in (-1, 1)]
+    table, scale = np.sort(table), np.abs(x).max()
+    if scale == 0:
+        return x
+    return scale * table[np.abs(x[..., None] / scale - table).argmin(-1)]
+
+
+def eight_bit_momentum(flows, momentum):
+    kept = 0.0
+    for f in flows:
+        m = momentum * kept + (1 - momentum) * f.update
+        yield {"update": m, "residual": f.update - m}
+        kept = nearest_of_256(m)
+
+
+def eight_bit_lr_mask(flows, mask_start, min_lr, max_lr, lr_bump, mask_steps):
+    k, was = np.full_like(flows[0].grad, mask_start), np.zeros(flows[0].grad.shape, bool)
+    for t, f in enumerate(flows, 1):
+        if t < mask_steps:
+            now = f.grad > 0
+            k, was = np.clip(k + np.where(now == was, lr_bump, -lr_bump), min_lr, max_lr), now
+        yield {"update": f.update * k / f.lr}
+        k = nearest_of_256(k)

@@ -30,6 +30,8 @@ TRANSFORMS = {  # as in table.py
     "AdaDecay": (link := t.AdaDecay(), chain(*ADAM, link, LR)),
     "BlendedGrams": (link := t.BlendedGrams(), chain(*ADAM, link, LR)),
     "Confidence": (link := t.Confidence(), chain(t.ResidualMomentum(), link, LR)),
+    "EightBitLRMask": (link := t.EightBitLRMask(mask_steps=3), chain(*ADAM, link, LR)),
+    "EightBitMomentum": (link := t.EightBitMomentum(), chain(link, t.Confidence(), LR)),
     "FactoredConfidence": (link := t.FactoredConfidence(), chain(t.ResidualMomentum(), link, LR)),
     "FactoredMeanSquare": (link := t.FactoredMeanSquare(), chain(link, t.Normalize(eps=0.0), LR)),
     "FallingMomentum": (link := t.FallingMomentum(), chain(link, t.Confidence(), LR)),
@@ -71,6 +73,7 @@ PRESETS = {
     ),
     "cameamp_original": presets.cameamp_original(warmup_steps=6),
     "cameamp_original_full_finetune": presets.cameamp_original(warmup_steps=5, full_finetune=True, lr=1e-3),
+    "cameamp_original_8bit": presets.cameamp_original_8bit(warmup_steps=5, lr=1e-3),
     "cameamp_adopt": presets.cameamp_adopt(warmup_steps=6, lr=1e-3),
     "cameamp_last": presets.cameamp_last(warmup_steps=6, lr=1e-3),
     "cameamp_last_no_came": presets.cameamp_last(warmup_steps=7, came=False, lr=1e-3, full_finetune=True),
@@ -80,6 +83,8 @@ RULES = [  # as in test_against_references.py
     (t.AdaDecay(weight_decay=0.3), reference.ada_decay),
     (t.BlendedGrams(grams_decay=0.8), reference.blended_grams),
     (t.Confidence(beta3=0.9, eps2=0.01), reference.confidence),
+    (t.EightBitLRMask(**MASK, mask_steps=12), reference.eight_bit_lr_mask),
+    (t.EightBitMomentum(momentum=0.8), reference.eight_bit_momentum),
     (t.FactoredConfidence(beta3=0.9, eps2=0.01), reference.factored_confidence),
     (t.FactoredMeanSquare(beta2=0.9, eps1=0.01), reference.factored_mean_square),
     (t.FallingMomentum(momentum=0.9, beta1_decay=0.9, momentum_floor=0.3), reference.falling_momentum),
@@ -112,6 +117,18 @@ BY_HAND = [  # as in test_by_hand.py
     (t.BlendedGrams(grams_decay=0.5), [flow([1, -2], grad=[-1, -1])], {"update": [0, -2]}),
     # a residual that is always 1/2 doubles the update from the first step on
     (t.Confidence(beta3=0.5, eps2=1e-30), TWO, {"update": [6, 0]}),
+    # k = 0.75 and 1.25: the first is 0.6 of the second, for which the map has 0.1 + 0.9 (35.5 / 64); then both rise by 0.25
+    (
+        t.EightBitLRMask(**MASK),
+        [flow([1, -2])] * 2,
+        {"update": [2 * (1.25 * (0.1 + 0.9 * 35.5 / 64) + 0.25), -6]},
+    ),
+    # m = (1, 1/2), and for 1/2 the map has 0.1 + 0.9 (28.5 / 64)
+    (
+        t.EightBitMomentum(momentum=0.5),
+        [flow([2, 1]), flow([0, 0])],
+        {"update": [0.5, (0.1 + 0.9 * 28.5 / 64) / 2], "residual": [-0.5, -(0.1 + 0.9 * 28.5 / 64) / 2]},
+    ),
     (t.FactoredConfidence(beta3=0.0, eps2=1e-30), [flow(RANK_ONE, residual=RANK_ONE)], {"update": [[1, 1], [1, 1]]}),
     (t.FactoredConfidence(beta3=0.0), [flow([1, 2])], {"update": [1, 2]}),
     # a rank-one square is met exactly
@@ -175,6 +192,8 @@ ALLOWED = {  # as in test_errors.py
     t.AdaDecay: {"weight_decay": POSITIVE, "decay_slope": POSITIVE},
     t.BlendedGrams: {"grams_decay": [0.0, 1.0]},
     t.Confidence: {"beta3": UNIT, "eps2": [1e-30, 1.0]},
+    t.EightBitLRMask: MASKS | {"mask_steps": [1, 9]},
+    t.EightBitMomentum: {"momentum": UNIT},
     t.FactoredConfidence: {"beta3": UNIT, "eps2": [1e-30, 1.0]},
     t.FactoredMeanSquare: {"beta2": UNIT, "eps1": [0.0, 1.0]},
     t.FallingMomentum: {"momentum": UNIT, "beta1_decay": [1e-3, 1.0], "momentum_floor": UNIT},
@@ -232,7 +251,7 @@ REFUSED = {
         (kind, "eps2"): [(0.0, r"a number in \(0, inf\)")]
         for kind in (t.Confidence, t.FactoredConfidence, t.PublishedConfidence)
     },
-    **{(kind, "momentum"): NO_DECAY for kind in (t.ResidualMomentum, t.FallingMomentum, t.TorqueMomentum)},
+    **{(kind, "momentum"): NO_DECAY for kind in (t.ResidualMomentum, t.FallingMomentum, t.TorqueMomentum, t.EightBitMomentum)},
 }
 
 
@@ -260,4 +279,5 @@ REPLAYS = {  # as in golden/test_replay.py: (family, published class) -> what ma
     ("came_automagic", "CAME"): lambda case: presets.came(**case.kwargs),
     ("cameamp_improved", "Automagic_CameAMP_Improved"): improved,
     ("cameamp_other", "Automagic_CameAMP"): versioned,
+    ("cameamp_other", "Automagic_CameAMP8bit"): lambda case: presets.cameamp_original_8bit(**case.kwargs),
 }

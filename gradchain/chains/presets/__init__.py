@@ -9,12 +9,13 @@ from gradchain.chains.presets.adaptive_hina import (
 )
 from gradchain.chains.presets.came import automagic, came
 from gradchain.chains.presets.cameamp import cameamp, cameamp_full_finetune, cameamp_image, cameamp_language, cameamp_lora
-from gradchain.chains.presets.cameamp_published import (
+from gradchain.chains.presets.cameamp_published import cameamp_improved
+from gradchain.chains.presets.cameamp_versions import (
     cameamp_adopt,
     cameamp_ges,
-    cameamp_improved,
     cameamp_last,
     cameamp_original,
+    cameamp_original_8bit,
 )
 from gradchain.chains.presets.classic import adafactor, adagrad, adam, adamw, amsgrad, lion, nadam, rmsprop, sgd
 from gradchain.chains.presets.hina_adamw import hina_adamw, hina_adamw_language, hina_adamw_lokr, hina_adamw_sd_lora
@@ -52,6 +53,7 @@ __all__ = [
     "cameamp_last",
     "cameamp_lora",
     "cameamp_original",
+    "cameamp_original_8bit",
     "grams",
     "hina_adamw",
     "hina_adamw_language",

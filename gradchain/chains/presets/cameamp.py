@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.presets._phases import Link, half_of, until, when
 from gradchain.chains.presets._refusal import refusing
 from gradchain.transforms import (
     AGR,
@@ -38,20 +39,10 @@ from gradchain.transforms import (
     Signal,
     SpatialAwareness,
 )
-from gradchain.types import ChainError, Transform
+from gradchain.types import ChainError
 
-Link = Transform[Any]
 Correlation = Literal["auto", "manual", "vectorized", "cosine_similarity"]
 MATURE = 0.3  # of the strength of frequency and rank penalty
-
-
-def _when(wanted: bool, *links: Link) -> tuple[Link, ...]:
-    return links if wanted else ()
-
-
-def _until(stop: int, *links: Link) -> tuple[Link, ...]:
-    """The links at work until the step before; none where that is before the first step."""
-    return tuple(Phase(link, stop=stop) for link in links) if stop > 1 else ()
 
 
 def _check(lr: float, min_lr: float, max_lr: float, warmup_steps: int, edge_threshold: float, method: str) -> None:
@@ -124,7 +115,7 @@ def cameamp(
     full_finetune: SPD pulls towards the start, not to 0, and rows are not scaled by their size (eta).
     """
     _check(lr, min_lr, max_lr, warmup_steps, edge_threshold, tam_correlation_method)
-    half = max(1, -(-warmup_steps // 2))
+    half = half_of(warmup_steps)
     torque = RowTAM if tam_correlation_method == "vectorized" else TAM
     spd = SPD(spd_lambda=weight_decay) if full_finetune else OriginSPD(spd_lambda=weight_decay, rank_rate=0.1)
     edges = EdgeSuppression(edge_penalty=edge_penalty, edge_threshold=edge_threshold)
@@ -136,21 +127,21 @@ def cameamp(
             rank_penalty_strength if lora_rank_penalty else None,
         ),
         Signal(),
-        *_when(came_enabled, MeanSquare(beta2=betas[1], eps1=eps[0]), Normalize(eps=0.0), ClipUpdateRMS(d=clip_threshold)),
-        *_until(half, torque(tam_eps=eps[2])),
+        *when(came_enabled, MeanSquare(beta2=betas[1], eps1=eps[0]), Normalize(eps=0.0), ClipUpdateRMS(d=clip_threshold)),
+        *until(half, torque(tam_eps=eps[2])),
         FallingMomentum(momentum=betas[0], beta1_decay=beta1_decay),
         Confidence(beta3=betas[2], eps2=eps[1]),
-        *_until(half, *_when(lora_rank_penalty, LowRankEmphasis(low_rank_emphasis=low_rank_emphasis))),
-        *_until(half, Grams(), *_when(edge_suppression, edges)),
+        *until(half, *when(lora_rank_penalty, LowRankEmphasis(low_rank_emphasis=low_rank_emphasis))),
+        *until(half, Grams(), *when(edge_suppression, edges)),
         Phase(Cautious(), start=half),
-        *_when(background_regularization, Phase(BackgroundRegularization(), start=half)),
-        *_until(warmup_steps, *_when(spatial_awareness, SpatialAwareness(detail_preservation=detail_preservation))),
+        *when(background_regularization, Phase(BackgroundRegularization(), start=half)),
+        *until(warmup_steps, *when(spatial_awareness, SpatialAwareness(detail_preservation=detail_preservation))),
         LRMask(lr_bump=lr_bump, min_lr=min_lr, max_lr=max_lr, warmup_steps=warmup_steps),
         ApplyScale(),
-        *_when(not full_finetune, ALLoRA(eta=eta)),
-        *_until(half, OrthogonalGradient()),
+        *when(not full_finetune, ALLoRA(eta=eta)),
+        *until(half, OrthogonalGradient()),
         LearningRate(lr=lr),
-        *_until(warmup_steps, spd),
+        *until(warmup_steps, spd),
     )
 
 

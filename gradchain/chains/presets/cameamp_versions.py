@@ -1,0 +1,225 @@
+"""The other versions of Automagic CameAMP as published (hinablue/sd-scripts), each with its own keywords and defaults.
+
+``cameamp_original`` is de285ff and ``cameamp_original_8bit`` its twin, ``cameamp_adopt`` 94c29fc, ``cameamp_last`` 1bba43e;
+``cameamp_ges`` is an unattributed copy. ``presets.cameamp`` is the form we recommend.
+"""
+
+from __future__ import annotations
+
+from gradchain.chains.chain import Chain, chain
+from gradchain.chains.presets._phases import Link, half_of, since, until
+from gradchain.chains.presets._refusal import refusing
+from gradchain.transforms import (
+    SPD,
+    BlendedGrams,
+    Cautious,
+    ClipUpdateRMS,
+    EightBitLRMask,
+    EightBitMomentum,
+    FactoredConfidence,
+    FactoredMeanSquare,
+    Grams,
+    GroupAdaDecay,
+    GroupAGR,
+    GrowingClamp,
+    InitialRowScale,
+    LearningRate,
+    MeanSquare,
+    MultilayerLookahead,
+    Normalize,
+    OriginSPD,
+    OrthogonalGradient,
+    Phase,
+    PreviousMeanSquare,
+    PublishedConfidence,
+    PublishedLRMask,
+    SecondAverage,
+    Signal,
+    TorqueMomentum,
+    VarianceFloor,
+)
+
+Betas = tuple[float, float, float]
+Four = tuple[float, float, float, float]
+
+
+@refusing("describe() and optimizer.report() tell what happens", "verbose")
+def cameamp_original(
+    lr: float = 1e-6,
+    min_lr: float = 1e-7,
+    max_lr: float = 1e-3,
+    lr_bump: float = 3e-6,
+    eps: tuple[float, float] = (1e-30, 1e-16),
+    clip_threshold: float = 1.0,
+    betas: Betas = (0.9, 0.999, 0.9999),
+    weight_decay: float = 2.5,
+    warmup_steps: int = 500,
+    la_layers: int = 3,
+    alphas: Four = (0.6, 0.75, 0.85, 0.85),
+    ks: tuple[int, int, int, int] = (5, 5, 3, 3),
+    full_finetune: bool = False,
+) -> Chain:
+    """The first CameAMP: no regularizers, SPD in the warm-up, lookahead in layers for as long again."""
+    half = half_of(warmup_steps)
+    spd = SPD(spd_lambda=weight_decay) if full_finetune else OriginSPD(spd_lambda=weight_decay)
+    ahead = MultilayerLookahead(la_layers=max(1, la_layers), la_alphas=alphas, la_ks=ks)
+    return chain(
+        MeanSquare(beta2=betas[1], eps1=eps[0]),
+        Normalize(eps=0.0),
+        ClipUpdateRMS(d=clip_threshold),
+        TorqueMomentum(
+            momentum=betas[0],
+            beta1_decay=1.0,
+            momentum_floor=0.0,
+            torque_steps=half,
+            torque_beta=betas[0],
+            torque_eps=eps[0],
+        ),
+        PublishedConfidence(beta3=betas[2], early_beta3_steps=1, eps2=eps[1]),
+        *until(half, Grams()),
+        *since(half, Cautious()),
+        PublishedLRMask(mask_start=lr, lr_max_start=lr, min_lr=min_lr, max_lr=max_lr, lr_bump=lr_bump, mask_steps=warmup_steps),
+        LearningRate(lr=lr),
+        *until(warmup_steps, spd),
+        *([Phase(ahead, start=warmup_steps, stop=2 * warmup_steps)] if la_layers > 0 else []),
+    )
+
+
+@refusing("describe() and optimizer.report() tell what happens", "verbose")
+def cameamp_original_8bit(
+    lr: float = 1e-6,
+    min_lr: float = 1e-7,
+    max_lr: float = 1e-3,
+    lr_bump: float = 3e-6,
+    eps: tuple[float, float] = (1e-30, 1e-16),
+    clip_threshold: float = 1.0,
+    betas: Betas = (0.9, 0.999, 0.9999),
+    weight_decay: float = 2.5,
+    warmup_steps: int = 500,
+    full_finetune: bool = False,
+) -> Chain:
+    """The first CameAMP's 8-bit twin: CAME with momentum and mask rounded to 8 bits, and SPD in the warm-up."""
+    spd = SPD(spd_lambda=weight_decay) if full_finetune else OriginSPD(spd_lambda=weight_decay)
+    return chain(
+        FactoredMeanSquare(beta2=betas[1], eps1=eps[0]),
+        Normalize(eps=0.0),
+        ClipUpdateRMS(d=clip_threshold),
+        EightBitMomentum(momentum=betas[0]),
+        FactoredConfidence(beta3=betas[2], eps2=eps[1]),
+        EightBitLRMask(mask_start=lr, min_lr=min_lr, max_lr=max_lr, lr_bump=lr_bump, mask_steps=warmup_steps + 1),
+        LearningRate(lr=lr),
+        *until(warmup_steps + 1, spd),
+    )
+
+
+@refusing("describe() and optimizer.report() tell what happens", "verbose")
+def cameamp_adopt(
+    lr: float = 1e-6,
+    min_lr: float = 1e-7,
+    max_lr: float = 1e-3,
+    lr_bump: float = 3e-6,
+    eps: tuple[float, float] = (1e-30, 1e-16),
+    betas: Betas = (0.8, 0.99, 0.999),
+    beta1_decay: float = 0.9995,
+    weight_decay: float = 1.0,
+    warmup_steps: int = 500,
+    eta: float = 2.0,
+    full_finetune: bool = False,
+) -> Chain:
+    """CameAMP on ADOPT's scaling, with OrthoGrad in the first half of the warm-up and rows scaled by their first size."""
+    half = half_of(warmup_steps)
+    spd = SPD(spd_lambda=weight_decay) if full_finetune else OriginSPD(spd_lambda=weight_decay)
+    return chain(
+        GroupAGR(agr_eps=0.0),
+        Signal(),
+        PreviousMeanSquare(beta2=betas[1], eps1=0.0),
+        VarianceFloor(floor=1e-12, name="root_floor"),
+        Normalize(eps=0.0),
+        GrowingClamp(),
+        TorqueMomentum(momentum=betas[0], beta1_decay=beta1_decay, torque_steps=half, torque_eps=eps[0]),
+        PublishedConfidence(beta3=betas[2], early_beta3_steps=half, eps2=eps[1]),
+        *until(half, Grams()),
+        *since(half, Cautious()),
+        *until(half, OrthogonalGradient(tolerance=0.0)),
+        *([] if full_finetune else [InitialRowScale(eta=eta)]),
+        _settling_mask(lr, min_lr, max_lr, lr_bump, warmup_steps, first=2),
+        LearningRate(lr=lr),
+        *until(warmup_steps, spd),
+    )
+
+
+@refusing("describe() and optimizer.report() tell what happens", "verbose")
+def cameamp_last(
+    lr: float = 1e-6,
+    min_lr: float = 1e-7,
+    max_lr: float = 1e-3,
+    lr_bump: float = 3e-6,
+    eps: Betas = (1e-30, 1e-16, 1e-8),
+    clip_threshold: float = 1.0,
+    betas: Betas = (0.8, 0.99, 0.999),
+    eta: float = 2.0,
+    beta1_decay: float = 0.9995,
+    weight_decay: float = 5e-4,
+    warmup_steps: int = 500,
+    came: bool = True,
+    full_finetune: bool = False,
+) -> Chain:
+    """The last CameAMP of that name: the second moment of the steps before, Grams that fades, adaptive decay, no SPD."""
+    measured = [PreviousMeanSquare(beta2=betas[1], eps1=eps[0]), Normalize(eps=0.0), ClipUpdateRMS(d=clip_threshold)]
+    return chain(
+        GroupAGR(agr_eps=0.0),
+        Signal(),
+        *(measured if came else [GrowingClamp()]),
+        *_fading(betas, beta1_decay, weight_decay, warmup_steps, (eps[0], eps[1]), betas[2]),
+        *([] if full_finetune else [InitialRowScale(eta=eta)]),
+        _settling_mask(lr, min_lr, max_lr, lr_bump, warmup_steps, first=2 if came else 1),
+        LearningRate(lr=lr),
+    )
+
+
+@refusing("describe() and optimizer.report() tell what happens", "verbose")
+def cameamp_ges(
+    lr: float = 1e-6,
+    min_lr: float = 1e-7,
+    max_lr: float = 1e-3,
+    lr_bump: float = 3e-6,
+    eps: tuple[float, float] = (1e-30, 1e-16),
+    betas: Betas = (0.8, 0.99, 0.999),
+    beta1_decay: float = 0.9995,
+    eta: float = 2.0,
+    weight_decay: float = 5e-4,
+    warmup_steps: int = 500,
+    full_finetune: bool = False,
+) -> Chain:
+    """CameAMP without a second moment: the gradient itself, clamped, under a confidence as AdaBelief's."""
+    return chain(
+        GroupAGR(agr_eps=0.0),
+        Signal(),
+        GrowingClamp(),
+        *_fading(betas, beta1_decay, weight_decay, warmup_steps, eps, 0.9999),
+        *([] if full_finetune else [InitialRowScale(eta=eta)]),
+        _settling_mask(lr, min_lr, max_lr, lr_bump, warmup_steps, first=1),
+        LearningRate(lr=lr),
+    )
+
+
+def _fading(
+    betas: Betas, beta1_decay: float, weight_decay: float, warmup_steps: int, eps: tuple[float, float], early_beta3: float
+) -> list[Link]:
+    """From the momentum to the decay, as the last version has it."""
+    half = half_of(warmup_steps)
+    return [
+        TorqueMomentum(momentum=betas[0], beta1_decay=beta1_decay, torque_steps=half, torque_eps=eps[0]),
+        *since(half, SecondAverage(second_beta=betas[0])),
+        PublishedConfidence(beta3=betas[2], early_beta3=early_beta3, early_beta3_steps=half, eps2=eps[1]),
+        BlendedGrams(grams_decay=beta1_decay),
+        *until(half, OrthogonalGradient(tolerance=0.0), GroupAdaDecay(weight_decay=weight_decay)),
+    ]
+
+
+def _settling_mask(lr: float, min_lr: float, max_lr: float, lr_bump: float, warmup_steps: int, first: int) -> Link:
+    """The mask of the later versions, which no schedule can take below a tenth."""
+    mask = PublishedLRMask(
+        mask_start=lr, min_lr=min_lr, max_lr=max_lr, lr_bump=lr_bump, mask_steps=warmup_steps, mask_floor=0.1
+    )
+    return Phase(mask, start=first)
