@@ -3,7 +3,7 @@
     e = rho T^2 g / (|T g| + d);   g <- gradient at param + e          |.| over all parameters
     SAM    T = 1,  d = 1e-12        ASAM   T = |param| + eta for weights, 1 for biases,  d = 1e-16
 
-Reads    nothing.   Writes  nothing.   State  none.   Cost  a second closure; a copy of the parameters while it runs.
+Reads    grad (ASAM: and param).   Writes  nothing.   State  none.   Cost  a second closure; a copy of the parameters while it runs.
 Shapes   any; empty parameters contribute nothing.   Units  rho: those of the parameter (ASAM: a pure number).
 Place    first. The link asks ``step`` for a closure, which runs twice; the links behind it see the second gradient.
          BatchNorm's running statistics take part in both runs: freeze them in one.
@@ -31,7 +31,7 @@ NEVER = 2**62  # a step that no run reaches: in an ordinary pass the link does n
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class _Ascent(SharedTransform):
-    reads = frozenset()
+    reads = frozenset({"grad"})
     writes = frozenset()
     traits = frozenset({"perturbs"})
     off = {"rho": 0.0}
@@ -67,6 +67,8 @@ class SAM(_Ascent):
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ASAM(_Ascent):
     """Gradients at the top of an ellipsoid that scales with the weights."""
+
+    reads = frozenset({"grad", "param"})
 
     rho: Annotated[float, "[0, inf)"] = 0.5
     asam_eta: Annotated[float, "[0, inf)"] = 0.01
