@@ -11,6 +11,7 @@ Links = Sequence[Transform[Any]]
 ONCE = {
     "normalizes": "normalize the update",
     "aligns": "align the update with the gradient",
+    "favors_b": "multiply the step of B in LoRA pairs",
     "learning_rate": "multiply by the learning rate",
 }
 

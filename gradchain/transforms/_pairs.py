@@ -68,11 +68,19 @@ def told(infos: Sequence[ParamInfo], family: str) -> Mapping[str, Any]:
         return {"names": "the parameters have none, so no pair can be found; pass named_parameters() or call bind_names()"}
     pairs: list[dict[str, Any]] = []
     if family == "lora":
-        pairs = [{"A": names[a], "B": names[b], "rank": infos[a].param.shape[0]} for a, b in found.pairs]
+        pairs = [_pair(infos[a], infos[b]) for a, b in found.pairs]
     else:
         pairs = [{"W1": [names[i] for i in w1], "W2": [names[i] for i in w2]} for w1, w2 in found.kronecker]
     misses = [f"{names[i]}: {why}" for kind, i, why in found.misses if kind == family]
     return {key: value for key, value in {"pairs": pairs, "near misses": misses}.items() if value}
+
+
+def _pair(a: ParamInfo, b: ParamInfo) -> dict[str, Any]:
+    """A pair as plain data; with the ratio of its groups' learning rates, by which any other ratio is multiplied."""
+    told: dict[str, Any] = {"A": a.name, "B": b.name, "rank": a.param.shape[0]}
+    if a.group is not b.group and "lr" in a.group and a.group["lr"] != b.group["lr"]:
+        told["lr of B's group over A's"] = float(b.group["lr"]) / float(a.group["lr"]) if a.group["lr"] else float("inf")
+    return told
 
 
 def _parsed(name: str) -> tuple[str, str, str] | None:

@@ -42,7 +42,7 @@ class ALoRAState(NamedTuple):
 class _ALoRA(SharedTransform[ALoRAState]):
     State = ALoRAState
     reads = frozenset({"update", "param"})
-    traits = frozenset({"names"})
+    traits = frozenset({"names", "favors_b"})
 
     alora_ratio: Annotated[float, "[0, inf)"] = 16.0
 

@@ -31,7 +31,7 @@ class LoRAPlus(SharedTransform):
     """Larger step for B of a LoRA pair."""
 
     alias = "lora_plus"
-    traits = frozenset({"names"})
+    traits = frozenset({"names", "favors_b"})
     off = {"loraplus_lr_ratio": 1.0}
 
     loraplus_lr_ratio: Annotated[float, "[0, inf)"] = 16.0

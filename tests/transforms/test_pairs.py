@@ -10,7 +10,7 @@ from reference import lora as reference
 from gradchain import chain
 from gradchain import transforms as t
 from gradchain.transforms._pairs import adapters, mean_row_length, product_norm
-from gradchain.types import ParamInfo
+from gradchain.types import ChainWarning, ParamInfo
 
 PLAIN = {}  # a parameter group
 
@@ -193,6 +193,18 @@ def test_each_group_has_its_own_ratio():
         p.grad = torch.ones_like(p)
     optimizer.step()
     torch.testing.assert_close(torch.tensor(tensors[B]) - params[B].detach(), torch.full((4, 2), 3.0, dtype=torch.float64))
+
+
+def test_a_group_for_b_with_more_learning_rate_is_told_since_the_ratios_multiply():
+    params = {name: torch.nn.Parameter(torch.ones(shape)) for name, shape in PAIR.items()}
+    groups = [{"params": {A: params[A]}.values(), "lr": 0.25}, {"params": {B: params[B]}.values(), "lr": 1.0}]
+    optimizer = chain(t.LoRAPlus(), t.LearningRate()).optimizer(groups)
+    assert optimizer.report().findings["lora_plus"]["pairs"] == [{"A": A, "B": B, "rank": 2, "lr of B's group over A's": 4.0}]
+
+
+def test_two_links_for_the_same_ratio_are_nonsense():
+    with pytest.warns(ChainWarning, match="'alora' and 'lora_plus' multiply the step of B in LoRA pairs"):
+        chain(t.ALoRA(), t.LoRAPlus(), t.LearningRate())
 
 
 def test_a_zero_b_and_a_lone_factor_leave_a_as_it_is():
