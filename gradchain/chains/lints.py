@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gradchain.types import Transform
@@ -48,17 +48,30 @@ def nonsense(links: Links) -> list[str]:
     return found
 
 
+def _order(links: Links) -> Iterator[str]:
+    """Remarks on pairs of links that work on the same parameters, in the order in which they stand."""
+    for i, link in enumerate(links):
+        for later in links[i + 1 :]:
+            if not share_parameters(link, later):
+                continue
+            if "caps" in link.traits and "enlarges" in later.traits:
+                yield f"{later.label!r} may enlarge what {link.label!r} has capped. Put {link.label!r} behind it."
+            if "learning_rate" in link.traits and "decays" in later.traits:
+                yield f"{later.label!r} stands after the learning rate, so its decay is not scaled by it. Put it before."
+            if "gate" in link.writes and "decays" in later.traits:
+                yield f"{link.label!r} skips steps, and where it does, the decay of {later.label!r} is skipped with them."
+            if "averages" in link.traits and "update" in later.writes:
+                yield f"{link.label!r} averages the weights without what {later.label!r} does to the step. Put it last."
+
+
 def lints(links: Links) -> list[str]:
     """All remarks on a chain, for ``describe()``."""
-    found = nonsense(links)
+    found = [*nonsense(links), *_order(links)]
     if not _having(links, "learning_rate"):
         found.append("no learning rate: the optimizer appends LearningRate(lr=1.0).")
     for i, link in enumerate(links):
         if "second_moment" in link.writes and not any("second_moment" in later.reads for later in links[i + 1 :]):
             found.append(f"{link.label!r} writes second_moment, and no link after it reads it.")
-        if "decays" in link.traits and _having(links[:i], "learning_rate"):
-            found.append(f"{link.label!r} stands after the learning rate, so its decay is not scaled by it. Put it before.")
-    for link in links:
         if is_off(link):
             found.append(f"{link.label!r} is off ({', '.join(f'{k}={v:g}' for k, v in link.off.items())}).")
     return found

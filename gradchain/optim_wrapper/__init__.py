@@ -94,8 +94,6 @@ __all__ = [
     "RelativisticAdamW",
     "Report",
     "SGD",
-    "ScheduleFreeAdamW",
-    "ScheduleFreeSGD",
     "WaveAdam",
     "analyze_model",
     "auto_configure",

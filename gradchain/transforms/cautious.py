@@ -33,7 +33,7 @@ class Cautious(Transform[CautiousState]):
 
     State = CautiousState
     reads = frozenset({"update", "processed"})
-    traits = frozenset({"aligns"})
+    traits = frozenset({"aligns", "enlarges"})
 
     floor: Annotated[float, "(0, 1]"] = 1e-3
 

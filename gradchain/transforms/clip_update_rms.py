@@ -25,6 +25,8 @@ from gradchain.types import Carry, Context, NoState, Transform
 class ClipUpdateRMS(Transform):
     """Ceiling on the root mean square of the update."""
 
+    traits = frozenset({"caps"})
+
     d: Annotated[float, "(0, inf]"] = 1.0
 
     @override

@@ -3,7 +3,8 @@
     e = rho T^2 g / (|T g| + d);   g <- gradient at param + e          |.| over all parameters
     SAM    T = 1,  d = 1e-12        ASAM   T = |param| + eta for weights, 1 for biases,  d = 1e-16
 
-Reads    grad (ASAM: and param).   Writes  nothing.   State  none.   Cost  a second closure; a copy of the parameters while it runs.
+Reads    grad (ASAM: and param).   Writes  nothing.   State  none.
+Cost     a second closure, and a copy of the parameters while it runs.
 Shapes   any; empty parameters contribute nothing.   Units  rho: those of the parameter (ASAM: a pure number).
 Place    first. The link asks ``step`` for a closure, which runs twice; the links behind it see the second gradient.
          BatchNorm's running statistics take part in both runs: freeze them in one.

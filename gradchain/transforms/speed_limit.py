@@ -56,6 +56,7 @@ class SpeedState(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class _Limit(Transform[S]):
+    traits = frozenset({"caps"})
     off = {"speed_limit": torch.inf}
 
     speed_limit: Annotated[float, "(0, inf]"] = 0.1

@@ -5,8 +5,9 @@ import warnings
 
 import pytest
 
-from gradchain import ChainError, ChainWarning, chain, presets
+from gradchain import ChainError, ChainWarning, chain, masked, presets
 from gradchain import transforms as t
+from gradchain.chains import matrices
 
 MINE = chain(t.Moments(), t.Laplacian(), t.Normalize(), t.WeightDecay(weight_decay=0.01), t.LearningRate(lr=1e-3))
 
@@ -149,3 +150,36 @@ def test_a_bad_hyperparameter_is_refused_with_the_remedy(make, complaint):
 def test_numbers_are_kept_in_one_form():
     assert t.LearningRate(lr=1) == t.LearningRate(lr=1.0)
     assert t.Moments(betas=[0.9, 0.99]) == t.Moments(betas=(0.9, 0.99))
+
+
+ADAM = (t.Moments(), t.Normalize())
+
+
+@pytest.mark.parametrize(
+    ("links", "remark"),
+    [
+        (
+            (*ADAM, t.ClipUpdateRMS(), t.Cautious(), t.LearningRate()),
+            "'cautious' may enlarge what 'clip_update_rms' has capped",
+        ),
+        ((*ADAM, t.LearningRate(), t.SpeedLimit(), t.Cautious()), "'cautious' may enlarge what 'speed_limit' has capped"),
+        (
+            (t.ADOPT(), t.WeightDecay(weight_decay=0.1), t.LearningRate()),
+            "'adopt' skips steps, and where it does, the decay of 'weight_decay' is skipped with them.",
+        ),
+        (
+            (t.LearningRate(), t.WeightEMA(), t.SpeedLimit()),
+            "'weight_ema' averages the weights without what 'speed_limit'",
+        ),
+        (ADAM, "no learning rate: the optimizer appends LearningRate(lr=1.0)."),
+    ],
+)
+def test_doubtful_orders_are_remarked_on_and_built_in_silence(links, remark):
+    assert f"note: {remark}" in chain(*links).describe()
+
+
+def test_a_remark_is_not_made_of_links_for_different_parameters():
+    matrix, rest = masked(t.ClipUpdateRMS(), by=matrices), masked(t.Cautious(), by=~matrices)
+    assert "enlarge" not in chain(*ADAM, matrix, rest, t.LearningRate()).describe()
+    assert "enlarge" not in chain(*ADAM, t.Cautious(), t.ClipUpdateRMS(), t.LearningRate()).describe()
+    chain(masked(t.Grams(), by=matrices), masked(t.Cautious(), by=~matrices), t.LearningRate())
