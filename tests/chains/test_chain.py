@@ -83,6 +83,19 @@ def test_describe_shows_links_hyperparameters_state_and_remarks():
     assert "its decay is not scaled" in chain(t.LearningRate(), t.WeightDecay(weight_decay=0.1)).describe()
 
 
+def test_the_table_of_a_long_chain_fits_on_a_screen_and_breaks_no_number():
+    lines = presets.adaptive_hina().describe().splitlines()
+    assert max(map(len, lines)) <= 124 and len(lines) <= 30
+    assert any(line.strip() == "importance_range=(0.1, 3.0)" for line in lines)
+    assert chain(t.LRMask()).describe().splitlines()[3].split() == [
+        "max_lr=0.001,",
+        "warmup_steps=500",
+        "processed,",
+        "scale",
+        "settled",
+    ]
+
+
 @pytest.mark.parametrize(
     ("links", "complaint"),
     [

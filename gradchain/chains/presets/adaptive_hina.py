@@ -108,7 +108,7 @@ def adaptive_hina(
     }
     mask: dict[str, Any] = {"lr_bump": lr_bump, "min_lr": min_lr, "max_lr": max_lr, "warmup_steps": warmup_steps}
     related = use_dynamic_adaptation and (not published if relations is None else relations)
-    bound = ClipScale(scale_range=(0.01, 5.0), name="adaptation")
+    bound = ClipScale(scale_range=(0.01, 5.0), name="clip_adaptation")
     if published:
         return chain(
             *_when(use_agr, NormCeiling()),
