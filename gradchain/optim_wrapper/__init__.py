@@ -87,8 +87,6 @@ __all__ = [
     "ModelAnalysis",
     "NAdam",
     "RMSprop",
-    "ScheduleFreeAdamW",
-    "ScheduleFreeSGD",
     "RelationalGradient",
     "RelativisticAdam",
     "RelativisticAdamW",

@@ -116,11 +116,11 @@ from gradchain.transforms.zclip import ZClip
 __all__ = [
     "ADOPT",
     "AGC",
-    "ASAM",
     "AGR",
     "ALLoRA",
     "ALoRA",
     "AMSGradMoments",
+    "ASAM",
     "AbsoluteImportance",
     "AdaDecay",
     "AdapterWeightDecay",
