@@ -53,6 +53,8 @@ class SpatialAwareness(Transform[SpatialAwarenessState]):
         if len(shape) < 2 or shape[-1] < 2:
             return carry, state
         carry = carry._replace(bump_scale=carry.bump_scale * self._factor(q).expand_as(g))
+        size = layout.mean(g.abs())  # squares of what is measured by it neither overflow nor vanish
+        g = g / torch.where(size > 0, size, 1)
         squares = (g - layout.mean(g, dim=-1)) ** 2
         usual = layout.mean(squares)
         detail = torch.where(usual > 0, layout.mean(squares, dim=-1) / torch.where(usual > 0, usual, 1), 1)
