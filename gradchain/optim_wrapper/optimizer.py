@@ -18,7 +18,7 @@ from gradchain.chains.partition import Partition, Recipe
 from gradchain.optim_wrapper.calls import ascend, check_options, collect, gated, means, needed, refuse_sparse, settle
 from gradchain.optim_wrapper.checkpoint import LoadReport, fresh_state, host_step, load
 from gradchain.optim_wrapper.collectives import nothing_but_zeros
-from gradchain.optim_wrapper.drivers import DRIVERS, Job
+from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row
 from gradchain.optim_wrapper.hyperparameters import (
     Binder,
     BoundLink,
@@ -42,10 +42,11 @@ class ChainOptimizer(Optimizer):
 
     params: tensors, ``named_parameters()`` or group dicts, as for any torch optimizer; a group may set its own value for
     each hyperparameter of the chain. Names are also found where trainers leave them, see ``optim_wrapper.names``.
-    chain: a Chain, or a Partition, for which groups are split by label. driver: how chains are executed, ``"auto"`` or
-    ``"loop"``. every_k: calls of ``step`` that make one step, with the mean of their gradients. finite_gate: leave parameters
-    and state alone in a step in which any gradient is not finite, without reading it. hyperparameters: override the chain's
-    for all groups. Raises ChainError for an unknown or unfit hyperparameter. A chain without a learning rate gets
+    chain: a Chain, or a Partition, for which groups are split by label. driver: how chains are executed, ``"auto"``,
+    ``"loop"``, ``"stacked"`` or ``"compiled"``, see ``optim_wrapper.drivers``. every_k: calls of ``step`` that make one step,
+    with the mean of their gradients. finite_gate: leave parameters and state alone in a step in which any gradient is not
+    finite, without reading it. hyperparameters: override the chain's for all groups. Raises ChainError for an unknown or
+    unfit hyperparameter. A chain without a learning rate gets
     ``LearningRate(lr=1.0)`` at its end, so that schedulers work.
 
     State is flat: ``optimizer.state[p]["moments/first"]``; it is float32, or float64 for float64 parameters.
@@ -110,20 +111,20 @@ class ChainOptimizer(Optimizer):
         if self.every_k > 1 and not collect(self):
             return loss
         if self._only_prepares():
-            self.jobs()
+            self.rows()
             return loss
         self._advance_schedules()
         if self.every_k > 1 or self.finite_gate:
             self._guarded_run()
         else:
-            DRIVERS[self.driver](self.jobs())
+            self._drive(self)
         return loss
 
     def _guarded_run(self) -> None:
         with means(self) if self.every_k > 1 else nullcontext():
-            jobs = self.jobs()  # makes the state
+            self._drive.prepare(self)  # makes the state, in its place
             with gated(self) if self.finite_gate else nullcontext():
-                DRIVERS[self.driver](jobs)
+                self._drive(self)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -222,6 +223,7 @@ class ChainOptimizer(Optimizer):
         self.binder = Binder(self.chain)
         self._bound: dict[int, tuple[tuple[Any, ...], Links, dict[tuple[int, ...], Links]]] = {}
         self._absent: dict[tuple[int, int], tuple[int, ...]] = {}
+        self._drive = DRIVERS[self.driver]()
 
     def _only_prepares(self) -> bool:
         """Whether this step can do nothing but make the state, as torch.distributed.checkpoint asks for: it counts as none.
@@ -247,11 +249,16 @@ class ChainOptimizer(Optimizer):
         group = self.param_groups[number]
         if torch.compiler.is_compiling():
             return self.binder.bind(group)
-        values = tuple(group[key] for key in self.binder.of(group).keys)
+        values = self.values(number)
         known = self._bound.get(number)
         if known is None or any(isinstance(value, Tensor) for value in values) or known[0] != values:
             known = self._bound[number] = (values, self.binder.bind(group), {})
         return known[1]
+
+    def values(self, number: int) -> tuple[Any, ...]:
+        """The hyperparameters of the group's links."""
+        group = self.param_groups[number]
+        return tuple(group[key] for key in self.binder.of(group).keys)
 
     def links_at(self, g: int, i: int) -> Links:
         """The links as they run for the i-th parameter of the g-th group."""
@@ -275,16 +282,25 @@ class ChainOptimizer(Optimizer):
 
     def jobs(self) -> list[Job]:
         """The parameters that have a gradient, each with its links and live state."""
-        jobs: list[Job] = []
-        first = 0  # place of the group's first parameter
-        for g, group in enumerate(self.param_groups):
-            lr, used, label = scalar(group["lr"]), self.binder.of(group).used, self.chain.label_of(group)
-            for i, param in enumerate(group["params"]):
-                if param.grad is not None:
-                    info, links = ParamInfo(name_in(group, g, i), param, group, first + i), self.links_at(g, i)
-                    jobs.append(Job(info, links, lr, self._state_of(param, links), used, label))
-            first += len(group["params"])
-        return jobs
+        return [Job(*row) for row in self.rows()]
+
+    def rows(self, stateful: bool = False) -> list[Row]:
+        """The parameters that have a gradient, or ``stateful`` also those that had one, in their order."""
+        places = enumerate((g, i) for g, group in enumerate(self.param_groups) for i in range(len(group["params"])))
+        rows: list[Row] = []
+        for place, (g, i) in places:
+            param = self.param_groups[g]["params"][i]
+            if param.grad is not None or (stateful and param in self.state):
+                rows.append(self.row(g, i, place))
+        return rows
+
+    def row(self, g: int, i: int, place: int) -> Row:
+        """The i-th parameter of the g-th group with what runs on it."""
+        group = self.param_groups[g]
+        param, links = group["params"][i], self.links_at(g, i)
+        info = ParamInfo(name_in(group, g, i), param, group, place)
+        used, label = self.binder.of(group).used, self.chain.label_of(group)
+        return Row(info, links, scalar(group["lr"]), self._state_of(param, links), used, label)
 
     def _state_of(self, param: Tensor, links: Links) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[param]

@@ -1,12 +1,48 @@
-"""Ways of executing a chain over the parameters of a step. ``loop`` is the reference that every other must equal."""
+"""Ways of executing a chain over the parameters of a step. ``loop`` is the reference that every other must equal.
+
+loop      one parameter at a time, eagerly
+stacked   small parameters of one shape as one, the others one at a time, eagerly
+compiled  the same stacks, and large parameters alone, each shape as one compiled graph
+auto      stacked; compiled where a parameter is on a CUDA device
+
+Compiling pays in a long run; on the CPU it is left to be asked for, since it takes seconds and a C++ compiler.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 from gradchain.optim_wrapper.drivers.flow import choose, compute_dtype, due, within
-from gradchain.optim_wrapper.drivers.loop import Job, loop, working
+from gradchain.optim_wrapper.drivers.loop import Job, Row, loop, working
+from gradchain.optim_wrapper.drivers.plan import Planned
 
-__all__ = ["DRIVERS", "Job", "choose", "compute_dtype", "due", "loop", "within", "working"]
+if TYPE_CHECKING:
+    from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
-DRIVERS: dict[str, Callable[[Sequence[Job]], None]] = {"auto": loop, "loop": loop}
+__all__ = ["DRIVERS", "Driver", "Job", "Row", "choose", "compute_dtype", "due", "loop", "within", "working"]
+
+
+class Driver(Protocol):
+    """A way of executing the chains of one optimizer."""
+
+    def prepare(self, optimizer: ChainOptimizer) -> None: ...  # the state of all parameters that have a gradient, in its place
+    def __call__(self, optimizer: ChainOptimizer) -> None: ...  # one step
+
+
+class Loop:
+    """One parameter after the other."""
+
+    def prepare(self, optimizer: ChainOptimizer) -> None:
+        optimizer.rows()
+
+    def __call__(self, optimizer: ChainOptimizer) -> None:
+        loop(optimizer.jobs())
+
+
+DRIVERS: dict[str, Callable[[], Driver]] = {  # name -> what makes the driver of one optimizer
+    "auto": Loop,
+    "loop": Loop,
+    "stacked": lambda: Planned(compile=False),
+    "compiled": lambda: Planned(compile=True),
+}

@@ -92,12 +92,12 @@ def start(param: Tensor, grad: Tensor, used: frozenset[str]) -> Carry:
     return Carry(grad=grad, param=param, update=grad, processed=grad, **ones)
 
 
-def _known(condition: Tensor) -> bool | Tensor:
+def _known(condition: bool | Tensor) -> bool | Tensor:
     """A condition on step counts, which live on the host: a bool, but a tensor while a graph is traced."""
     return condition if torch.compiler.is_compiling() else bool(condition)
 
 
-def within(window: tuple[int, int | None], step: Tensor) -> bool | Tensor:
+def within(window: tuple[int, int | None], step: float | Tensor) -> bool | Tensor:
     """Whether a link's window is open at this step."""
     first, stop = window
     if window == (1, None):
@@ -105,7 +105,7 @@ def within(window: tuple[int, int | None], step: Tensor) -> bool | Tensor:
     return _known(step >= first if stop is None else (step >= first) & (step < stop))
 
 
-def due(schedule: tuple[int, int], step: Tensor) -> bool | Tensor:
+def due(schedule: tuple[int, int], step: float | Tensor) -> bool | Tensor:
     """Whether a refresh falls on this step."""
     first, interval = schedule
     return _known((step >= first) & ((step - first) % interval == 0))

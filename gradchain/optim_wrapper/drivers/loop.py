@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from torch import Tensor
 from typing_extensions import override
@@ -23,6 +23,17 @@ def working(param: Tensor) -> Tensor:
     return elements(local(param.detach())).to(compute_dtype(param))
 
 
+class Row(NamedTuple):
+    """A parameter and what runs on it: what a job is made of."""
+
+    info: ParamInfo
+    links: tuple[BoundLink, ...]
+    lr: Tensor
+    state: dict[str, Tensor]  # live, flat
+    used: frozenset[str]  # slots that some link of the chain reads or writes
+    label: str  # of the chain, where different parameters have different ones
+
+
 class Job(Flow):
     """One parameter in one step."""
 
@@ -31,9 +42,9 @@ class Job(Flow):
         info: ParamInfo,
         links: Sequence[BoundLink],
         lr: Tensor,
-        state: dict[str, Tensor],  # live, flat
+        state: dict[str, Tensor],
         used: frozenset[str],
-        label: str = "",  # of the chain, where different parameters have different ones
+        label: str = "",
     ) -> None:
         param = info.param
         assert param.grad is not None

@@ -1,0 +1,215 @@
+"""Parameters that run as one: a stack of small ones of one shape, or a large one alone."""
+
+from __future__ import annotations
+
+import math
+import operator
+import warnings
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradchain.optim_wrapper.drivers.flow import due, within
+from gradchain.optim_wrapper.drivers.graphs import Graph
+from gradchain.optim_wrapper.drivers.loop import Job
+from gradchain.optim_wrapper.drivers.program import Answer, Program, joined, split
+from gradchain.optim_wrapper.hyperparameters import BoundLink
+from gradchain.optim_wrapper.shards import elements
+from gradchain.types import ParamInfo, SharedTransform
+
+Links = tuple[BoundLink, ...]
+
+
+@dataclass
+class Step:
+    """What all batches of one step have in common."""
+
+    graphs: dict[Hashable, Graph | None]  # None where a program cannot be traced
+    compile: bool
+    counts: dict[float, Tensor] = field(default_factory=lambda: {})  # step counts as tensors
+    numbers: dict[tuple[int, ...], tuple[Any, Sequence[Tensor]]] = field(default_factory=lambda: {})
+
+    def count(self, value: float) -> Tensor:
+        if value not in self.counts:
+            self.counts[value] = torch.tensor(value, dtype=torch.float64, device="cpu")
+        return self.counts[value]
+
+    def on_host(self, graph: Graph, numbers: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What the host makes of the numbers, once for all graphs that make the same of the same."""
+        key = (id(graph.host), *map(id, numbers))
+        if key not in self.numbers:
+            self.numbers[key] = (numbers, graph.host(*numbers))  # with the numbers, whose ids must not be used again
+        return self.numbers[key][1]
+
+
+@dataclass
+class Home:
+    """Where the parameters of a batch live: what stays from step to step."""
+
+    infos: Sequence[ParamInfo]
+    groups: Sequence[int]  # theirs
+    at: tuple[int, int]  # group and position of the first of them
+    label: str
+    used: frozenset[str]
+    states: Sequence[dict[str, Tensor]]  # live, flat, by parameter
+    state: dict[str, Tensor]  # the same tensors; of a stack, one for all parameters
+    since: dict[str, float]  # steps at which links have joined a saved run
+    count: float  # steps so far
+    steps: Tensor  # the same, as the parameters' states have it
+    scratch: Sequence[Tensor]  # of a stack: flat, for the parameters and their gradients
+
+    def __post_init__(self) -> None:
+        self.raw = [info.param.detach() for info in self.infos]
+        self.places = [info.place for info in self.infos]
+        self.stacked = len(self.raw) > 1
+        one = operator.itemgetter(*self.places)
+        self.pick: Callable[[Sequence[Any]], tuple[Any, ...]] = one if self.stacked else lambda all_: (one(all_),)
+        self.links: Links = ()
+        self.fixed: Hashable = None
+        self.numbers: list[Tensor] = []
+        self.shared: list[int] = []  # positions of shared links
+        self.timed = False
+        self.buffers: tuple[Tensor, list[Tensor], Tensor] | None = None
+        if self.stacked:
+            shape = (len(self.raw), *self.raw[0].shape)
+            param, grad = (flat[: math.prod(shape)].view(shape) for flat in self.scratch)
+            self.buffers = (param, list(param.unbind()), grad)
+        params, *_ = self.tensors(None)
+        tensors = [params, *self.state.values()]
+        forms = tuple((x.shape, x.stride(), x.dtype, x.device) for x in tensors)
+        self.form = (self.used, self.stacked, tuple(self.state), tuple(self.since), forms)
+
+    def bind(self, links: Links) -> None:
+        """Take the links as they are now."""
+        if links is not self.links:
+            self.links = links
+            self.fixed, self.numbers = split(links)
+            self.shared = [i for i, link in enumerate(links) if isinstance(link.transform, SharedTransform)]
+            kinds = [link.transform for link in links]
+            self.timed = any(kind.window != (1, None) or kind.refresh_schedule is not None for kind in kinds)
+
+    def plan(self) -> Mapping[str, tuple[bool, bool]]:
+        """By link: at work in this step, refreshed in it."""
+        plan = {link.label: (True, False) for link in self.links}
+        for link in self.links if self.timed else ():
+            step = self.count + 1 - self.since.get(f"{link.label}/since", 0.0)
+            schedule = link.transform.refresh_schedule
+            active = bool(within(link.transform.window, step))
+            plan[link.label] = (active, active and schedule is not None and bool(due(schedule, step)))
+        return plan
+
+    def tensors(self, grads: Sequence[Tensor] | None) -> list[Tensor]:
+        """Parameter, gradient and states as a program takes them."""
+        state = list(self.state.values())
+        if self.buffers is None:
+            param = self.raw[0]
+            grad = param if grads is None else grads[0]
+            if grad.stride() != param.stride():
+                grad = torch.empty_like(param, dtype=grad.dtype).copy_(grad)
+            return [elements(param), elements(grad), *state]
+        param, _, grad = self.buffers
+        if grads is not None:
+            torch.stack(self.raw, out=param)
+            torch.stack(list(grads), out=grad)
+        shape = (len(self.raw), *(self.raw[0].shape or (1,)))
+        return [param.view(shape), grad.view(shape), *state]
+
+
+class Untraceable(Exception):
+    """The batch cannot run as one; its parameters can, one by one."""
+
+
+class Batch:
+    """A home in one step."""
+
+    def __init__(self, home: Home, grads: Sequence[Tensor], lr: Tensor, step: Step) -> None:
+        self.home, self.links, self.label, self.step, self.lr = home, home.links, home.label, step, lr
+        self.plan = home.plan()
+        self.grads = grads
+        sinces = [step.count(value) for value in home.since.values()]
+        self.numbers = [step.count(home.count + 1), lr, *sinces, *home.numbers]
+        self.told: dict[int, dict[int, Any]] = {}  # what shared links have said, by position and place
+        self.jobs: list[Job] | None = None  # where the parameters run one by one after all
+
+    def measure(self, position: int) -> Sequence[tuple[ParamInfo, Tensor]]:
+        """What the shared link there wants to know of each parameter."""
+        link = self.links[position]
+        active, refreshed = self.plan[link.label]
+        if position not in self.home.shared or not active:
+            return ()
+        if link.transform.refresh_schedule is not None and not refreshed:
+            return ()
+        try:
+            (measured,) = self.run(position)
+        except Untraceable:
+            return [(job.info, job.measure(link)) for job in self.one_by_one(position)]
+        return list(zip(self.home.infos, measured.unbind() if self.home.stacked else (measured,), strict=True))
+
+    def meet(self, position: int, answers: dict[int, Any]) -> None:
+        """Hear what the shared link there says."""
+        mine = {place: answers[place] for place in self.home.places if place in answers}
+        if mine:
+            self.told[position] = mine
+
+    def write(self) -> None:
+        """Run the chain, and write."""
+        home = self.home
+        try:
+            self.run(None)
+        except Untraceable:
+            self.one_by_one(len(self.links))
+        else:
+            if home.buffers is not None:
+                torch._foreach_copy_(home.raw, home.buffers[1])  # pyright: ignore[reportPrivateImportUsage]
+            home.steps.add_(1)
+        home.count += 1
+
+    def run(self, until: int | None) -> Sequence[Tensor]:
+        """Run the chain, or its part that measures for the shared link at ``until``; Untraceable where it cannot be."""
+        if self.jobs is not None:
+            raise Untraceable
+        answers = {
+            position: joined(list(told.values()), self.home.stacked)
+            for position, told in self.told.items()
+            if until is None or position < until
+        }
+        leaves = [leaf for answer in answers.values() for leaf in answer.leaves]
+        tensors = self.home.tensors(self.grads)
+        given = [*tensors, *self.numbers, *leaves]
+        forms = tuple((position, answer.key) for position, answer in answers.items())
+        key = (self.home.form, self.home.fixed, tuple(self.plan.values()), until, tensors[1].dtype, forms)
+        if key not in self.step.graphs:
+            self.step.graphs[key] = self.traced(until, answers, given, len(tensors))
+        graph = self.step.graphs[key]
+        if graph is None:
+            raise Untraceable
+        return graph.run(*[given[i] for i in graph.places], *self.step.on_host(graph, self.numbers))
+
+    def traced(self, until: int | None, answers: dict[int, Answer], given: list[Tensor], first: int) -> Graph | None:
+        home = self.home
+        keys, since = tuple(home.state), tuple(home.since)
+        program = Program(home.links, home.used, keys, since, self.plan, home.stacked, answers, until)
+        try:
+            return Graph(program, given, range(first, first + len(self.numbers)), self.step.compile)
+        except Exception as error:  # whatever tracing may raise
+            warnings.warn(
+                f"parameters of shape {tuple(home.raw[0].shape)} run one by one: their chain cannot be traced "
+                f"({type(error).__name__}: {str(error).partition(chr(10))[0]})",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return None
+
+    def one_by_one(self, stop: int) -> list[Job]:
+        """The parameters as jobs, run up to the link at ``stop``."""
+        home = self.home
+        if self.jobs is None:
+            rows = zip(home.infos, home.states, strict=True)
+            self.jobs = [Job(info, self.links, self.lr, state, home.used, self.label) for info, state in rows]
+        for job in self.jobs:
+            for position in (*(i for i in home.shared if job.at < i < stop), stop):
+                job.advance(position, self.told.get(job.at, {}))
+        return self.jobs

@@ -1,0 +1,107 @@
+"""Programs as graphs: what depends on numbers alone is worked out on the host, the rest can be compiled.
+
+A bias correction written inside a compiled chain would be worked out for every element; here it enters the graph as a
+number. The compiler is called below dynamo: the plan of the driver takes the place of guards.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from gradchain.optim_wrapper.drivers.program import Program
+
+Function = Callable[..., Sequence[Any]]
+NUMBERS_FIRST_SEEN: dict[str, Function] = {}  # host parts by their code: programs of one chain have the same
+
+# Large parameters: no value is stored between a reduction and what uses it, but worked out again from what was read anyway.
+RECOMPUTE = {"realize_opcount_threshold": 1 << 30, "realize_reads_threshold": 1 << 30, "realize_acc_reads_threshold": 1 << 30}
+
+
+class Graph:
+    """A program, traced. ``numbers`` are those that ``host`` has made of the program's own."""
+
+    def __init__(self, program: Program, tensors: Sequence[Tensor], numbers: range, compile: bool) -> None:
+        """tensors: as in a call of the program; numbers: positions of the numbers among them."""
+        table = None
+        if compile:
+            from torch._inductor.decomposition import select_decomp_table
+
+            table = select_decomp_table()
+        traced = make_fx(program, decomposition_table=table, tracing_mode="fake")(*tensors)
+        host, self.body, self.places = _parted(traced, numbers)
+        self.host = NUMBERS_FIRST_SEEN.setdefault(host.code, host.forward)
+        self.run: Function = self.body.forward
+        if compile:
+            self.run = compiled(self.body, recompute=not program.stacked)
+
+
+def _parted(traced: fx.GraphModule, numbers: range) -> tuple[fx.GraphModule, fx.GraphModule, list[int]]:
+    """The host's part and the rest, with the positions of the inputs that the rest takes ahead of the host's results."""
+    nodes = list(traced.graph.nodes)
+    inputs = [node for node in nodes if node.op == "placeholder"]
+    on_host = {inputs[i] for i in numbers if inputs[i].meta["val"].device.type == "cpu"}
+    for node in nodes:
+        value = node.meta.get("val")
+        scalar = isinstance(value, Tensor) and value.dim() == 0 and value.device.type == "cpu"
+        if node.op == "call_function" and scalar and on_host.issuperset(node.all_input_nodes) and not _writes(node):
+            on_host.add(node)
+    crossing = [node for node in nodes if node in on_host and not on_host.issuperset(node.users)]
+    host, rest = fx.Graph(), fx.Graph()
+    in_host: dict[fx.Node, fx.Node] = {}
+    in_rest: dict[fx.Node, fx.Node] = {}
+    for i in numbers:
+        in_host[inputs[i]] = host.placeholder(f"number{i}")
+    for node in nodes:
+        if node in on_host and node.op != "placeholder":
+            in_host[node] = host.node_copy(node, in_host.__getitem__)
+    host.output(tuple(in_host[node] for node in crossing))
+    kept = [i for i, node in enumerate(inputs) if node not in on_host]
+    for i in kept:
+        in_rest[inputs[i]] = rest.node_copy(inputs[i])
+    for i, node in enumerate(crossing):
+        in_rest[node] = rest.placeholder(f"number{i}")
+        in_rest[node].meta["val"] = node.meta["val"]
+    for node in nodes:
+        if node not in on_host and node.op != "placeholder":
+            in_rest[node] = rest.node_copy(node, in_rest.__getitem__)
+    return fx.GraphModule(traced, host), fx.GraphModule(traced, rest), kept
+
+
+def _writes(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is None or schema.is_mutable
+
+
+def compiled(body: fx.GraphModule, recompute: bool) -> Function:
+    """The graph through inductor, or as it is, with a warning, where no form of it compiles."""
+    first = RECOMPUTE if recompute else {}
+    failures: list[Exception] = []
+    for options in (first, RECOMPUTE if first is not RECOMPUTE else {}):
+        try:
+            return _through_inductor(body, options)
+        except Exception as error:  # whatever a compiler may raise
+            failures.append(error)
+    warnings.warn(
+        f"a graph did not compile, and runs uncompiled ({type(failures[0]).__name__}: {str(failures[0]).splitlines()[0]})",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return body.forward
+
+
+def _through_inductor(body: fx.GraphModule, options: dict[str, Any]) -> Function:
+    from torch._inductor import config
+    from torch._inductor.compile_fx import compile_fx_inner
+
+    copy = fx.GraphModule(body, body.graph)  # inductor edits the graph that it is given
+    copy.graph = fx.Graph()
+    copy.graph.output(copy.graph.graph_copy(body.graph, {}))
+    examples = [node.meta["val"] for node in body.graph.nodes if node.op == "placeholder"]
+    with config.patch(options):
+        call = compile_fx_inner(copy, examples)
+    return lambda *tensors: call(list(tensors))
