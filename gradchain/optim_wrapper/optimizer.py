@@ -263,7 +263,9 @@ class ChainOptimizer(Optimizer):
     def links_at(self, g: int, i: int) -> Links:
         """The links as they run for the i-th parameter of the g-th group."""
         links, absent = self._links(g), self._absent.get((g, i), ())
-        if not absent or torch.compiler.is_compiling():
+        if not absent:
+            return links
+        if torch.compiler.is_compiling():
             return without(links, absent)
         variants = self._bound[g][2]
         if absent not in variants:
