@@ -15,26 +15,23 @@ from typing_extensions import override
 
 from gradchain.chains.chain import Chain
 from gradchain.chains.partition import Partition, Recipe
+from gradchain.optim_wrapper.bound import BoundLinks, Links
 from gradchain.optim_wrapper.calls import ascend, check_options, collect, gated, means, needed, refuse_sparse, settle
 from gradchain.optim_wrapper.checkpoint import LoadReport, fresh_state, host_step, load
 from gradchain.optim_wrapper.collectives import nothing_but_zeros
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row
 from gradchain.optim_wrapper.hyperparameters import (
     Binder,
-    BoundLink,
     check,
     common_defaults,
     name_in,
     scalar,
     with_rate,
-    without,
 )
 from gradchain.optim_wrapper.modes import averages, check_training, set_mode
 from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, numbered
 from gradchain.optim_wrapper.report import Report, report
 from gradchain.types import ChainError, ChainWarning, ParamInfo
-
-Links = tuple[BoundLink, ...]
 
 
 class ChainOptimizer(Optimizer):
@@ -221,8 +218,6 @@ class ChainOptimizer(Optimizer):
             self.train, self.eval = partial(set_mode, self, True), partial(set_mode, self, False)
         self._guess = any("names" in link.traits for link in self.chain.links)
         self.binder = Binder(self.chain)
-        self._bound: dict[int, tuple[tuple[Any, ...], Links, dict[tuple[int, ...], Links]]] = {}
-        self._absent: dict[tuple[int, int], tuple[int, ...]] = {}
         self._drive = DRIVERS[self.driver]()
 
     def _only_prepares(self) -> bool:
@@ -244,43 +239,16 @@ class ChainOptimizer(Optimizer):
                     if key in schedules:
                         group[key] = schedules[key](group["scheduled_step"])
 
-    def _links(self, number: int) -> Links:
-        """The group's links, made anew only when a value has changed."""
-        group = self.param_groups[number]
-        if torch.compiler.is_compiling():
-            return self.binder.bind(group)
-        values = self.values(number)
-        known = self._bound.get(number)
-        if known is None or any(isinstance(value, Tensor) for value in values) or known[0] != values:
-            known = self._bound[number] = (values, self.binder.bind(group), {})
-        return known[1]
-
-    def values(self, number: int) -> tuple[Any, ...]:
-        """The hyperparameters of the group's links."""
-        group = self.param_groups[number]
-        return tuple(group[key] for key in self.binder.of(group).keys)
+    def values(self, g: int) -> tuple[Any, ...]:
+        """The hyperparameters of the g-th group's links."""
+        return self._bound.values(g)
 
     def links_at(self, g: int, i: int) -> Links:
         """The links as they run for the i-th parameter of the g-th group."""
-        links, absent = self._links(g), self._absent.get((g, i), ())
-        if not absent:
-            return links
-        if torch.compiler.is_compiling():
-            return without(links, absent)
-        variants = self._bound[g][2]
-        if absent not in variants:
-            variants[absent] = without(links, absent)
-        return variants[absent]
+        return self._bound.at(g, i)
 
     def _mask(self) -> None:
-        """Find which links are absent for which parameter, by its place; the rules are asked here and nowhere else."""
-        self._absent = {}
-        for g, group in enumerate(self.param_groups):
-            known = self.binder.of(group)
-            for i, param in enumerate(group["params"]) if known.masked else ():
-                if absent := known.absent(name_in(group, g, i), param):
-                    self._absent[g, i] = absent
-                known.check_owners(absent, name_in(group, g, i))
+        self._bound = BoundLinks(self.binder, self)
 
     def jobs(self) -> list[Job]:
         """The parameters that have a gradient, each with its links and live state."""
