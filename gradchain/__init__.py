@@ -1,7 +1,7 @@
 """PyTorch optimizers as chains of small pure transforms: build one, take one apart, measure what each link is worth."""
 
 from gradchain import optim_wrapper, transforms
-from gradchain.chains import Chain, Partition, chain, masked, parallel, partition, presets
+from gradchain.chains import Chain, Partition, chain, from_torch, masked, parallel, partition, presets
 from gradchain.optim_wrapper import ChainOptimizer
 from gradchain.types import Carry, ChainError, ChainWarning, Context, ParamInfo, SharedTransform, Transform
 
@@ -19,6 +19,7 @@ __all__ = [
     "SharedTransform",
     "Transform",
     "chain",
+    "from_torch",
     "masked",
     "optim_wrapper",
     "parallel",

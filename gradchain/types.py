@@ -124,7 +124,7 @@ class Transform(ABC, Generic[S]):
     State: ClassVar[type[tuple[Tensor, ...]]] = NoState
     reads: ClassVar[frozenset[str]] = frozenset({"update"})  # slots of Carry
     writes: ClassVar[frozenset[str]] = frozenset({"update"})
-    traits: ClassVar[frozenset[str]] = frozenset()  # what lints look at, e.g. "normalizes"; see gradchain.chains.lints
+    traits: ClassVar[frozenset[str]] = frozenset()  # what lints and drivers look at, e.g. "normalizes"; see chains.lints
     off: ClassVar[Mapping[str, float]] = {}  # field -> value at which the link does nothing
     alias: ClassVar[str] = ""  # its name in a chain, where the class name in snake case would not do (LoRA: lo_ra)
     removable: ClassVar[bool] = True  # False where leaving the link out makes no sense in an ablation
@@ -183,12 +183,16 @@ class Transform(ABC, Generic[S]):
     def update(self, carry: Carry, state: S, ctx: Context) -> tuple[Carry, S]:
         """One step for one parameter, pure."""
 
+    def written(self, arguments: str) -> str:
+        """How the link is made, in code."""
+        return f"{type(self).__name__}({arguments})"
+
     def __repr__(self) -> str:
         own = [field.name for field in fields(self) if field.name not in Transform.settings]
         given = [(field, getattr(self, field)) for field in own]
         given += [(field, getattr(self, field)) for field in ("scope", "name") if getattr(self, field)]
         given += [("window", self.window)] if self.window != (1, None) else []
-        text = f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given)})"
+        text = self.written(", ".join(f"{k}={v!r}" for k, v in given))
         return text if self.only is None else f"masked({text}, by={self.only!r})"
 
 

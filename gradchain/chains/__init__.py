@@ -2,6 +2,7 @@
 
 from gradchain.chains import presets
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.from_torch import from_torch
 from gradchain.chains.masked import masked
 from gradchain.chains.parallel import parallel
 from gradchain.chains.partition import Partition, partition
@@ -12,6 +13,7 @@ __all__ = [
     "Partition",
     "biases_and_norms",
     "chain",
+    "from_torch",
     "hidden_matrices",
     "in_modules",
     "masked",

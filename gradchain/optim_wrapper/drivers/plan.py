@@ -189,8 +189,13 @@ def _same(first: Iterable[Any], second: Iterable[Any]) -> bool:
 
 
 def _ordinary(row: Row) -> bool:
-    """Whether a parameter may run with others, or compiled: a dense tensor of real numbers with a place in memory."""
+    """Whether a parameter may run with others, or compiled: a dense tensor of real numbers with a place in memory.
+
+    Links with the trait "eager" run plain tensors one by one, whatever the driver.
+    """
     param, grad = row.info.param, row.info.param.grad
+    if any("eager" in link.transform.traits for link in row.links):
+        return False
     if type(param) not in (Tensor, nn.Parameter) or (grad is not None and type(grad) is not Tensor):
         return False
     if param.is_complex() or param.is_meta or param.numel() == 0:
