@@ -20,7 +20,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from typing_extensions import override
+from typing_extensions import TypeGuard, override
 
 from gradchain.types import Carry, ChainError, Context, Transform
 
@@ -123,7 +123,7 @@ def _numbers(optimizer: type[Optimizer], arguments: Mapping[str, Any]) -> dict[s
     return found
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -92,6 +92,8 @@ __all__ = [
     "RelativisticAdamW",
     "Report",
     "SGD",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
     "WaveAdam",
     "analyze_model",
     "auto_configure",

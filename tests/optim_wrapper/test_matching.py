@@ -9,6 +9,7 @@ from training import identical, snapshot, steps
 
 from gradchain import ChainError, ChainWarning, presets
 
+ADAM = presets.adam(lr=0.1)
 NAMES = ("a", "b", "c", "d")
 
 
@@ -18,7 +19,7 @@ def named(names=NAMES, prefix=""):
     return [(prefix + name, nn.Parameter(torch.randn(3, generator=seeds[name]))) for name in names]
 
 
-def trained(groups, recipe=presets.adam(lr=0.1)):
+def trained(groups, recipe=ADAM):
     optimizer = recipe.optimizer(groups)
     steps(optimizer, 3)
     return optimizer
