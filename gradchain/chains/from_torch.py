@@ -15,12 +15,12 @@ from collections import namedtuple
 from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass, replace
 from functools import cache
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeGuard, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from typing_extensions import TypeGuard, override
+from typing_extensions import override
 
 from gradchain.types import Carry, ChainError, Context, Transform
 
