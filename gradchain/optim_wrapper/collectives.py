@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
+from gradchain.optim_wrapper.foreseen import foreseen
 from gradchain.optim_wrapper.layouts import Asker, Border, Sharded, Sum, Work, by_kind, chunks, is_sharded
 
 if TYPE_CHECKING:
@@ -137,20 +137,14 @@ def _listed(done: Any) -> list[Tensor]:
     return list(done) if isinstance(done, tuple) else [done]
 
 
-def _foreseen(item: _Item) -> Any:
-    """What the work gives, as tensors without data: every rank knows the shapes and dtypes without doing it."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        return item.work.work(*[p.new_empty(item.layout.whole_shape) for p in item.work.pieces])
-
-
 def _work(group: Sequence[Asker]) -> list[Any]:
     """Each tensor is put together on one rank, worked on there, and the results go back in pieces."""
     mesh, mesh_dim = group[0].layout.mesh, group[0].layout.mesh_dims[0]
     ranks, mine, team = mesh.size(mesh_dim), mesh.get_local_rank(mesh_dim), mesh.get_group(mesh_dim)
     items = _shared_out(group, ranks)
     my_items = [item for item in items if item.owner == mine]
-    foreseen = [_foreseen(item) for item in items]
-    kinds = {p.dtype for item in items for p in item.work.pieces} | {x.dtype for done in foreseen for x in _listed(done)}
+    outlook = [foreseen(item.work.work, item.work.pieces, item.layout.whole_shape) for item in items]
+    kinds = {p.dtype for item in items for p in item.work.pieces} | {x.dtype for done in outlook for x in _listed(done)}
     like = items[0].work.pieces[0].new_empty((), dtype=kinds.pop() if len(kinds) == 1 else torch.float64)
 
     sent = [[p for item in items if item.owner == rank for p in item.work.pieces] for rank in range(ranks)]
@@ -166,11 +160,11 @@ def _work(group: Sequence[Asker]) -> list[Any]:
         for rank in range(ranks)
     ]
     shapes: list[list[torch.Size]] = [[] for _ in range(ranks)]
-    for item, outputs in zip(items, foreseen, strict=True):
+    for item, outputs in zip(items, outlook, strict=True):
         shapes[item.owner] += [x.shape for x in _for_rank(item, _listed(outputs), mine, ranks)]
     returned = [iter(tensors) for tensors in _exchange(back, shapes, like, team)]
     results: list[Any] = []
-    for item, outputs in zip(items, foreseen, strict=True):
+    for item, outputs in zip(items, outlook, strict=True):
         parts = [next(returned[item.owner]).to(x.dtype) for x in _listed(outputs)]
         results.append(tuple(parts) if isinstance(outputs, tuple) else parts[0])
     return results

@@ -31,4 +31,4 @@ def eight_bits(x: Tensor, block: int, layout: Layout) -> Tensor:
         code = torch.bucketize(part, (values[1:] + values[:-1]) / 2)
         return (values[code] * scale).reshape(-1)[: x.numel()].reshape(x.shape)
 
-    return layout.on_whole(rounded, x) if x.numel() else x
+    return layout.on_whole(rounded, x)
