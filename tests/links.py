@@ -64,6 +64,7 @@ def run(link, flows):
             gate=f64(1.0),
             processed=f64(flow.grad),
             residual=f64(flow.residual),
+            regularized=f64(flow.grad),
             scale=f64(1.0),
             bump_scale=f64(1.0),
         )

@@ -16,13 +16,17 @@ if TYPE_CHECKING:
     from gradchain.optim_wrapper import ChainOptimizer
 
 GIVEN = frozenset({"grad", "param", "update", "gate", "processed", "scale", "bump_scale"})  # hold something at the start
-SLOTS = GIVEN | {"second_moment", "residual"}
 ONE = {  # traits of which a parameter can have one
     "owns": "own the parameter's write",
     "averages": "give the weights to evaluate with",
     "perturbs": "send the parameters uphill in one step",
 }
-WRITERS = {"second_moment": "Moments() or SecondMoment()", "residual": "ResidualMomentum() or TorqueMomentum()"}
+WRITERS = {
+    "second_moment": "Moments() or SecondMoment()",
+    "residual": "ResidualMomentum() or TorqueMomentum()",
+    "regularized": "DualMomentum()",
+}
+SLOTS = GIVEN | WRITERS.keys()
 
 
 @dataclass(frozen=True, repr=False)

@@ -25,6 +25,7 @@ from gradchain.transforms.clip_value import ClipValue
 from gradchain.transforms.confidence import Confidence, FactoredConfidence
 from gradchain.transforms.corrected_second_moment import CorrectedSecondMoment
 from gradchain.transforms.difference_penalty import DifferencePenalty
+from gradchain.transforms.dual_momentum import DualMomentum
 from gradchain.transforms.dynamic_weight_decay import DynamicWeightDecay, DynamicWeightDecayAfterStep
 from gradchain.transforms.edge_damping import EdgeDamping
 from gradchain.transforms.edge_suppression import EdgeSuppression
@@ -42,7 +43,7 @@ from gradchain.transforms.int8_lr_mask import Int8LRMask
 from gradchain.transforms.inverse_time_decay import InverseTimeDecay
 from gradchain.transforms.l2 import L2
 from gradchain.transforms.lagged_moments import LaggedMoments
-from gradchain.transforms.lagged_spd import LaggedSPD
+from gradchain.transforms.lagged_spd import LaggedSPD, UphillSPD
 from gradchain.transforms.laplacian import Laplacian, UpdateLaplacian, WeightDiffusion
 from gradchain.transforms.laplacian_smoothing import LaplacianSmoothing
 from gradchain.transforms.largest_second_moment import LargestSecondMoment
@@ -74,7 +75,7 @@ from gradchain.transforms.published_background_regularization import PublishedBa
 from gradchain.transforms.published_confidence import PublishedConfidence
 from gradchain.transforms.published_edge_history import PublishedEdgeHistory
 from gradchain.transforms.published_frequency_penalty import PublishedFrequencyPenalty
-from gradchain.transforms.published_lr_mask import PublishedLRMask
+from gradchain.transforms.published_lr_mask import DirectedLRMask, PublishedLRMask
 from gradchain.transforms.published_spatial_awareness import PublishedSpatialAwareness
 from gradchain.transforms.pull_to_start import PullToStart
 from gradchain.transforms.rank_aware_decay import RankAwareDecay
@@ -143,6 +144,8 @@ __all__ = [
     "Confidence",
     "CorrectedSecondMoment",
     "DifferencePenalty",
+    "DirectedLRMask",
+    "DualMomentum",
     "DynamicWeightDecay",
     "DynamicWeightDecayAfterStep",
     "EdgeDamping",
@@ -233,6 +236,7 @@ __all__ = [
     "TorqueDamping",
     "TorqueMomentum",
     "UpdateLaplacian",
+    "UphillSPD",
     "VarianceFloor",
     "WaveVariance",
     "WeightDecay",

@@ -3,13 +3,15 @@
     t < W    p = [processed > 0];   k <- k + b where p is what it was, else k - b,   b = lr_bump bump_scale
              if lr > lr_max: k <- k + lr - lr_max, lr_max <- lr;   k <- clip(k, min_lr, max_lr);   update <- k update / lr
     t >= W   lr_max <- max(lr_max, lr);   update <- k max(lr / lr_max, floor) update / lr
+    DirectedLRMask: while t < D, b is d_coef times as large for rises where <regularized, param> < 0, for falls where > 0
 
-Reads    update, processed (the gradient), bump_scale.   Writes  update.
+Reads    update, processed (the gradient), bump_scale (DirectedLRMask: regularized, param).   Writes  update.
 State    mask (k), polarity (p as 0 or 1): like the parameter; lr_max: 0-d.   Cost  4 reads, 3 writes.
 Shapes   any; elementwise.   Units  those of update: LearningRate, which follows, cancels 1 / lr.
 Place    behind the links that form the direction, before LearningRate.
 Fields   mask_start: k before the first step, >= 0; min_lr, max_lr: >= 0; lr_bump: >= 0; lr_max_start: lr_max before the first
-         step, >= 0; mask_steps (W): >= 1; mask_floor (floor): smallest part of k that a schedule can leave, in [0, 1].
+         step, >= 0; mask_steps (W): >= 1; mask_floor (floor): smallest part of k that a schedule can leave, in [0, 1];
+         d_coef: >= 0; directed_steps (D): >= 1.
 Raises   ChainError if a field is out of range, or min_lr is above max_lr.
 Source   Automagic CameAMP (hinablue/sd-scripts): floor 0 in the "improved" version, 0.1 in the last one.
 Differs  polarity starts at "not positive", and a zero gradient counts as that: so the first step raises k for all others, and
@@ -40,9 +42,7 @@ class PublishedLRMaskState(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class PublishedLRMask(Transform[PublishedLRMaskState]):
-    """Learning rate per element, raised where the gradient keeps its sign."""
-
+class _Mask(Transform[PublishedLRMaskState]):
     State = PublishedLRMaskState
     reads = frozenset({"update", "processed", "bump_scale"})
 
@@ -65,13 +65,18 @@ class PublishedLRMask(Transform[PublishedLRMaskState]):
             zeros + self.mask_start, zeros.clone(), (param.new_zeros(()) + self.lr_max_start).to(param.dtype)
         )
 
+    def bumps(self, carry: Carry, ctx: Context) -> tuple[Tensor, Tensor]:
+        """What k rises by, and what it falls by."""
+        bump = (self.lr_bump * carry.bump_scale).to(carry.update.dtype)
+        return bump, bump
+
     @override
     def update(self, carry: Carry, state: PublishedLRMaskState, ctx: Context) -> tuple[Carry, PublishedLRMaskState]:
         u, k = carry.update, state.mask
         lr, warm = ctx.lr.to(u.device, u.dtype), (ctx.step < self.mask_steps).to(u.device)
         p = (carry.signal > 0).to(u.dtype)
-        bump = (self.lr_bump * carry.bump_scale).to(u.dtype)
-        raised = torch.where(p == state.polarity, k + bump, k - bump) + (lr - state.lr_max).clamp(min=0)
+        rise, fall = self.bumps(carry, ctx)
+        raised = torch.where(p == state.polarity, k + rise, k - fall) + (lr - state.lr_max).clamp(min=0)
         k = torch.where(warm, raised.clamp(self.min_lr, self.max_lr), k)
         lr_max = torch.maximum(state.lr_max, lr)
         settled = torch.where(warm, 1, (lr / torch.where(lr_max > 0, lr_max, 1)).clamp(min=self.mask_floor))
@@ -81,3 +86,26 @@ class PublishedLRMask(Transform[PublishedLRMaskState]):
     @override
     def figures(self, state: PublishedLRMaskState) -> Mapping[str, Tensor]:
         return spread(state.mask)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PublishedLRMask(_Mask):
+    """Learning rate per element, raised where the gradient keeps its sign."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class DirectedLRMask(_Mask):
+    """Learning rate per element, quicker to rise where the parameter points downhill, and to fall where uphill."""
+
+    reads = frozenset({"update", "processed", "bump_scale", "regularized", "param"})
+
+    d_coef: Annotated[float, "[0, inf)"] = 2.0
+    directed_steps: Annotated[int, "[1, inf)"] = 250
+
+    @override
+    def bumps(self, carry: Carry, ctx: Context) -> tuple[Tensor, Tensor]:
+        bump, _ = super().bumps(carry, ctx)
+        slope = ctx.layout.dot(carry.regularized, carry.param)
+        directed = (ctx.step < self.directed_steps).to(slope.device)
+        rise, fall = (torch.where(directed & side, self.d_coef * bump, bump) for side in (slope < 0, slope > 0))
+        return rise, fall

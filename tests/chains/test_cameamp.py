@@ -14,6 +14,7 @@ FAMILY = {
     "automagic": presets.automagic,
     "cameamp": presets.cameamp,
     "cameamp_improved": presets.cameamp_improved,
+    "cameamp_dual": presets.cameamp_dual,
     "cameamp_original": presets.cameamp_original,
     "cameamp_original_8bit": presets.cameamp_original_8bit,
     "cameamp_adopt": presets.cameamp_adopt,

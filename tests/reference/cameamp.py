@@ -104,13 +104,17 @@ def published_confidence(flows, beta3, early_beta3, early_beta3_steps, eps2):
         yield {"update": f.update / np.sqrt(r)}
 
 
-def published_lr_mask(flows, mask_start, min_lr, max_lr, lr_bump, lr_max_start, mask_steps, mask_floor):
+def published_lr_mask(
+    flows, mask_start, min_lr, max_lr, lr_bump, lr_max_start, mask_steps, mask_floor, d_coef=1.0, directed_steps=0
+):
     k, was, top = np.full_like(flows[0].grad, mask_start), np.zeros(flows[0].grad.shape, bool), lr_max_start
     for t, f in enumerate(flows, 1):
         ratio = 1.0
         if t < mask_steps:
             now = f.grad > 0
-            k = k + np.where(now == was, lr_bump, -lr_bump)
+            slope = (f.grad * f.param).sum() if t < directed_steps else 0
+            rise, fall = (lr_bump * (d_coef if side else 1) for side in (slope < 0, slope > 0))
+            k = k + np.where(now == was, rise, -fall)
             if f.lr > top:
                 k = k + f.lr - top
             k, was = np.clip(k, min_lr, max_lr), now
@@ -137,16 +141,23 @@ def rank_factor(shape, rate):
     return 1 + np.exp(-rate * np.arange(min(shape))).mean()
 
 
-def lagged_spd(flows, spd_lambda, rank_rate):
-    away = flows[0].param
+def _lagging(flows, spd_lambda, rank_rate, away, gate):
     for i, f in enumerate(flows):
-        n, fires = away - f.update, (f.grad * away).sum() > 0
+        n, fires = away - f.update, gate(f, away) > 0
         if fires:
             far, near = np.linalg.norm(n), np.linalg.norm(away)
             n = n - spd_lambda * rank_factor(n.shape, rank_rate) * min(max((far - near) / (far + 1e-8), 0), 1) * n
         yield {"update": away - n}
         if i + 1 < len(flows):
             away = 0 * n if fires else flows[i + 1].param - f.param
+
+
+def lagged_spd(flows, spd_lambda, rank_rate):
+    return _lagging(flows, spd_lambda, rank_rate, flows[0].param, lambda f, away: (f.grad * away).sum())
+
+
+def uphill_spd(flows, spd_lambda, rank_rate):
+    return _lagging(flows, spd_lambda, rank_rate, 0 * flows[0].param, lambda f, away: (f.grad * f.param).sum())
 
 
 def origin_spd(flows, spd_lambda, rank_rate):
@@ -230,3 +241,26 @@ def eight_bit_lr_mask(flows, mask_start, min_lr, max_lr, lr_bump, mask_steps):
             k, was = np.clip(k + np.where(now == was, lr_bump, -lr_bump), min_lr, max_lr), now
         yield {"update": f.update * k / f.lr}
         k = nearest_of_256(k)
+
+
+def dual_momentum(
+    flows, momentum, beta1_decay, dual_beta, long_term_beta, alpha_mix_ratio, torque_steps, torque_beta, torque_eps
+):
+    a = (1 - momentum) / (1 - long_term_beta) if alpha_mix_ratio is None else alpha_mix_ratio
+    s, seen, squares = 0.0, [], []
+    for t, f in enumerate(flows, 1):
+        seen.append(f.update)
+        long = sum(long_term_beta**k * u for k, u in enumerate(reversed(seen)))
+        mixed = momentum * long + a * f.update
+        squares.append(mixed**2 + (a * f.update) ** 2)
+        square = average(squares, dual_beta)
+        z = np.divide(mixed, np.sqrt(square) + torque_eps, out=np.zeros_like(mixed), where=square > 0)
+        if t < torque_steps:
+            lengths = np.linalg.norm(mixed, axis=0) * np.linalg.norm(z, axis=0)
+            cosine = np.divide((mixed * z).sum(0), lengths, out=np.zeros_like(lengths), where=lengths > 0)
+            s = beta1_decay * s + (1 - beta1_decay) * cosine
+            m = torque_beta * mixed + ((1 + s) / 2 + torque_eps) * z
+        else:
+            b = max(momentum * beta1_decay**t, 0.4)
+            m = b * mixed + (1 - b) * z
+        yield {"update": m, "residual": z - m, "processed": z, "regularized": f.grad}

@@ -30,6 +30,11 @@ TRANSFORMS = {  # as in table.py
     "AdaDecay": (link := t.AdaDecay(), chain(*ADAM, link, LR)),
     "BlendedGrams": (link := t.BlendedGrams(), chain(*ADAM, link, LR)),
     "Confidence": (link := t.Confidence(), chain(t.ResidualMomentum(), link, LR)),
+    "DirectedLRMask": (
+        link := t.DirectedLRMask(mask_steps=3, directed_steps=2),
+        chain(*ADAM, t.DualMomentum(), t.PublishedConfidence(), link, LR),
+    ),
+    "DualMomentum": (link := t.DualMomentum(torque_steps=3), chain(link, t.PublishedConfidence(), LR)),
     "EightBitLRMask": (link := t.EightBitLRMask(mask_steps=3), chain(*ADAM, link, LR)),
     "EightBitMomentum": (link := t.EightBitMomentum(), chain(link, t.Confidence(), LR)),
     "FactoredConfidence": (link := t.FactoredConfidence(), chain(t.ResidualMomentum(), link, LR)),
@@ -48,6 +53,7 @@ TRANSFORMS = {  # as in table.py
     "ResidualMomentum": (link := t.ResidualMomentum(), chain(link, t.Confidence(), LR)),
     "RowTAM": (link := t.RowTAM(), chain(link, t.Momentum(), LR)),
     "SecondAverage": (link := t.SecondAverage(), chain(t.ResidualMomentum(), link, t.Confidence(), LR)),
+    "UphillSPD": (link := t.UphillSPD(), chain(t.DualMomentum(), t.PublishedConfidence(), LR, link)),
     "TorqueMomentum": (link := t.TorqueMomentum(torque_steps=3), chain(link, t.Confidence(), LR)),
 }
 PRESETS = {
@@ -71,6 +77,7 @@ PRESETS = {
         spatial_awareness=False,
         lora_rank_penalty=False,
     ),
+    "cameamp_dual": presets.cameamp_dual(warmup_steps=7, lr=1e-3),
     "cameamp_original": presets.cameamp_original(warmup_steps=6),
     "cameamp_original_full_finetune": presets.cameamp_original(warmup_steps=5, full_finetune=True, lr=1e-3),
     "cameamp_original_8bit": presets.cameamp_original_8bit(warmup_steps=5, lr=1e-3),
@@ -83,6 +90,9 @@ RULES = [  # as in test_against_references.py
     (t.AdaDecay(weight_decay=0.3), reference.ada_decay),
     (t.BlendedGrams(grams_decay=0.8), reference.blended_grams),
     (t.Confidence(beta3=0.9, eps2=0.01), reference.confidence),
+    (t.DirectedLRMask(**MASK, lr_max_start=0.02, mask_steps=12, d_coef=1.5, directed_steps=8), reference.published_lr_mask),
+    (t.DualMomentum(torque_steps=12, beta1_decay=0.9, torque_eps=0.01), reference.dual_momentum),
+    (t.DualMomentum(torque_steps=1, alpha_mix_ratio=0.7, long_term_beta=0.8), reference.dual_momentum),
     (t.EightBitLRMask(**MASK, mask_steps=12), reference.eight_bit_lr_mask),
     (t.EightBitMomentum(momentum=0.8), reference.eight_bit_momentum),
     (t.FactoredConfidence(beta3=0.9, eps2=0.01), reference.factored_confidence),
@@ -106,6 +116,7 @@ RULES = [  # as in test_against_references.py
     (t.SecondAverage(second_beta=0.7), reference.second_average),
     (t.TorqueMomentum(torque_steps=12, torque_beta=0.7, torque_emphasis=1.3, torque_eps=0.01), reference.torque_momentum),
     (t.TorqueMomentum(torque_steps=1, momentum=0.9, beta1_decay=0.9), reference.torque_momentum),
+    (t.UphillSPD(spd_lambda=0.7, rank_rate=0.1), reference.uphill_spd),
 ]
 BY_HAND = [  # as in test_by_hand.py
     # z = -1, 1; the decay of the first is 2 / (1 + 3) of 0.5, of the second 2 / (1 + 1 / 3)
@@ -117,6 +128,23 @@ BY_HAND = [  # as in test_by_hand.py
     (t.BlendedGrams(grams_decay=0.5), [flow([1, -2], grad=[-1, -1])], {"update": [0, -2]}),
     # a residual that is always 1/2 doubles the update from the first step on
     (t.Confidence(beta3=0.5, eps2=1e-30), TWO, {"update": [6, 0]}),
+    # the parameter (1, 1) points uphill (3 - 2 > 0), so the first falls by 0.5; then the same rises by 0.25 as all do
+    (
+        t.DirectedLRMask(**MASK, lr_max_start=0.5),
+        [flow([3, -2])] * 2,
+        {"update": [2 * 3 * 0.75, 2 * -2 * 1.5]},
+    ),
+    # a = 1, M = 1 + 2 = 3, V = (9 + 4) / 2, z = 3 / sqrt(6.5); then half of each
+    (
+        t.DualMomentum(momentum=0.5, dual_beta=0.5, long_term_beta=0.5, beta1_decay=1.0, torque_steps=1, torque_eps=0.0),
+        [flow([2, -2], grad=[1, 5])],
+        {
+            "update": [1.5 + 1.5 / 6.5**0.5, -1.5 - 1.5 / 6.5**0.5],
+            "residual": [1.5 / 6.5**0.5 - 1.5, 1.5 - 1.5 / 6.5**0.5],
+            "processed": [3 / 6.5**0.5, -3 / 6.5**0.5],
+            "regularized": [1, 5],
+        },
+    ),
     # k = 0.75 and 1.25: the first is 0.6 of the second, for which the map has 0.1 + 0.9 (35.5 / 64); then both rise by 0.25
     (
         t.EightBitLRMask(**MASK),
@@ -185,6 +213,12 @@ BY_HAND = [  # as in test_by_hand.py
         TWO,
         {"update": [1.75, 0.5], "residual": [1.25, -0.5]},
     ),
+    # the first step has not moved; the second comes from (3, 4) and would go on to (6, 8)
+    (
+        t.UphillSPD(spd_lambda=0.5),
+        [flow([0, 0], grad=[-1, -1], param=[0, 0]), flow(**AWAY)],
+        {"update": [-3 + 15 / (10 + 1e-8), -4 + 20 / (10 + 1e-8)]},
+    ),
 ]
 UNIT, POSITIVE = [0.0, 0.999], [0.0, 9.0]
 MASKS = {"mask_start": POSITIVE, "min_lr": [0.0, 1e-9], "max_lr": [1.0], "lr_bump": POSITIVE}
@@ -192,6 +226,18 @@ ALLOWED = {  # as in test_errors.py
     t.AdaDecay: {"weight_decay": POSITIVE, "decay_slope": POSITIVE},
     t.BlendedGrams: {"grams_decay": [0.0, 1.0]},
     t.Confidence: {"beta3": UNIT, "eps2": [1e-30, 1.0]},
+    t.DirectedLRMask: MASKS
+    | {"lr_max_start": POSITIVE, "mask_steps": [1, 9], "mask_floor": [0.0, 1.0], "d_coef": POSITIVE, "directed_steps": [1, 9]},
+    t.DualMomentum: {
+        "momentum": UNIT,
+        "beta1_decay": [1e-3, 1.0],
+        "dual_beta": UNIT,
+        "long_term_beta": UNIT,
+        "alpha_mix_ratio": [None, 0.0, 9.0],
+        "torque_steps": [1, 9],
+        "torque_beta": UNIT,
+        "torque_eps": POSITIVE,
+    },
     t.EightBitLRMask: MASKS | {"mask_steps": [1, 9]},
     t.EightBitMomentum: {"momentum": UNIT},
     t.FactoredConfidence: {"beta3": UNIT, "eps2": [1e-30, 1.0]},
@@ -219,6 +265,7 @@ ALLOWED = {  # as in test_errors.py
         "torque_emphasis": POSITIVE,
         "torque_eps": POSITIVE,
     },
+    t.UphillSPD: {"spd_lambda": POSITIVE, "rank_rate": POSITIVE},
 }
 NEGATIVE = [(-0.1, r"a number in \[0, inf\)")]
 NO_DECAY = [(1.0, r"a number in \[0, 1\)"), (-0.1, r"a number in \[0, 1\)")]
@@ -227,10 +274,15 @@ NO_COUNT = [(0, r"a whole number in \[1, inf\)"), (1.5, "a whole number")]
 REFUSED = {
     "beta1_decay": [(0.0, r"a number in \(0, 1\]"), (1.1, r"a number in \(0, 1\]")],
     "beta3": NO_DECAY,
+    "alpha_mix_ratio": [(-0.1, r"a number in \[0, inf\).* or None")],
+    "d_coef": NEGATIVE,
     "decay_slope": NEGATIVE,
+    "directed_steps": NO_COUNT,
+    "dual_beta": NO_DECAY,
     "early_beta3": NO_DECAY,
     "early_beta3_steps": NO_COUNT,
     "grams_decay": NO_PART,
+    "long_term_beta": NO_DECAY,
     "lr_bump": NEGATIVE,
     "lr_max_start": NEGATIVE,
     "mask_floor": NO_PART,
@@ -251,7 +303,10 @@ REFUSED = {
         (kind, "eps2"): [(0.0, r"a number in \(0, inf\)")]
         for kind in (t.Confidence, t.FactoredConfidence, t.PublishedConfidence)
     },
-    **{(kind, "momentum"): NO_DECAY for kind in (t.ResidualMomentum, t.FallingMomentum, t.TorqueMomentum, t.EightBitMomentum)},
+    **{
+        (kind, "momentum"): NO_DECAY
+        for kind in (t.ResidualMomentum, t.FallingMomentum, t.TorqueMomentum, t.EightBitMomentum, t.DualMomentum)
+    },
 }
 
 
@@ -270,6 +325,12 @@ def improved(case):
     return presets.cameamp_improved(**kept, orthogonal="863c5b5" in case.info["version"])
 
 
+def dual(case):
+    """Only without the rank penalty, whose torque is broken there."""
+    kept = {key: value for key, value in case.kwargs.items() if key not in (*IGNORED, "lora_rank_penalty")}
+    return presets.cameamp_dual(**kept)
+
+
 def versioned(case):
     return next(preset for mark, preset in VERSIONS.items() if mark in case.info["version"])(**case.kwargs)
 
@@ -278,6 +339,7 @@ REPLAYS = {  # as in golden/test_replay.py: (family, published class) -> what ma
     ("came_automagic", "Automagic"): lambda case: presets.automagic(**case.kwargs, published=True),
     ("came_automagic", "CAME"): lambda case: presets.came(**case.kwargs),
     ("cameamp_improved", "Automagic_CameAMP_Improved"): improved,
+    ("cameamp_other", "Automagic_CameAMP_Improved"): dual,
     ("cameamp_other", "Automagic_CameAMP"): versioned,
     ("cameamp_other", "Automagic_CameAMP8bit"): lambda case: presets.cameamp_original_8bit(**case.kwargs),
 }

@@ -9,7 +9,7 @@ from gradchain.chains.presets.adaptive_hina import (
 )
 from gradchain.chains.presets.came import automagic, came
 from gradchain.chains.presets.cameamp import cameamp, cameamp_full_finetune, cameamp_image, cameamp_language, cameamp_lora
-from gradchain.chains.presets.cameamp_published import cameamp_improved
+from gradchain.chains.presets.cameamp_published import cameamp_dual, cameamp_improved
 from gradchain.chains.presets.cameamp_versions import (
     cameamp_adopt,
     cameamp_ges,
@@ -45,6 +45,7 @@ __all__ = [
     "came",
     "cameamp",
     "cameamp_adopt",
+    "cameamp_dual",
     "cameamp_full_finetune",
     "cameamp_ges",
     "cameamp_image",
