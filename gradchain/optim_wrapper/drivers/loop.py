@@ -149,7 +149,8 @@ def together(jobs: Sequence[Job], act: Callable[[Job], None]) -> None:
 
     What jobs ask in the same link is answered at once; a job that is further on waits for the others to get there.
     """
-    ready, asking = list(jobs), list[tuple[Job, Asker]]()
+    ready = list(jobs)
+    asking: list[tuple[Job, Asker]] = []
     while ready:
         for job in ready:
             try:
@@ -157,7 +158,9 @@ def together(jobs: Sequence[Job], act: Callable[[Job], None]) -> None:
             except Unanswered as open_:
                 assert job.sharded is not None
                 asking.append((job, Asker(job.sharded, open_.question)))
-        now = min((job.at for job, _ in asking), default=0)
+        if not asking:
+            return
+        now = min(job.at for job, _ in asking)
         answer([asker for job, asker in asking if job.at == now])
         ready = [job for job, _ in asking if job.at == now]
         asking = [(job, asker) for job, asker in asking if job.at > now]
