@@ -10,20 +10,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from gradchain.optim_wrapper.checkpoint import SUM
+from gradchain.optim_wrapper.checkpoint import SEEN, SUM
+from gradchain.optim_wrapper.collectives import everywhere
 from gradchain.optim_wrapper.drivers.flow import compute_dtype
 from gradchain.optim_wrapper.drivers.loop import Job, together
-from gradchain.optim_wrapper.layouts import is_sharded
 from gradchain.optim_wrapper.shards import elements, local
 from gradchain.types import ChainError, Transform
 
 if TYPE_CHECKING:
     from gradchain.optim_wrapper.optimizer import ChainOptimizer
-
-SEEN = "every_k_seen"  # in the groups: their number
 
 
 def with_gradient(optimizer: ChainOptimizer) -> Iterator[Tensor]:
@@ -72,14 +69,15 @@ def ascend(jobs: list[Job], closure: Callable[[], Any]) -> None:
 @torch.no_grad()
 def collect(optimizer: ChainOptimizer) -> bool:
     """Add the gradients of this call to those of the calls before; whether these are now as many as make a step."""
-    _ = optimizer.jobs()  # makes the state
+    _ = optimizer.rows()  # makes the state
     for param in with_gradient(optimizer):
         assert param.grad is not None
         state, grad = optimizer.state[param], elements(param.grad.detach()).to(compute_dtype(param))
         state[SUM] = state[SUM].add_(grad) if SUM in state else grad.clone()
+    seen = 1 + max(group.get(SEEN, 0) for group in optimizer.param_groups)  # a group may have joined since the last step
     for group in optimizer.param_groups:
-        group[SEEN] = (group.get(SEEN, 0) + 1) % optimizer.every_k
-    return all(group[SEEN] == 0 for group in optimizer.param_groups)
+        group[SEEN] = seen
+    return seen >= optimizer.every_k
 
 
 @contextmanager
@@ -87,9 +85,10 @@ def means(optimizer: ChainOptimizer) -> Generator[None]:
     """While it lasts, the parameters' gradients are the means over the calls; those of the last call come back after it."""
     delivered: list[tuple[Tensor, Tensor | None]] = []
     for group in optimizer.param_groups:
+        seen, group[SEEN] = group[SEEN], 0
         for param in group["params"]:
             if SUM in optimizer.state.get(param, {}):
-                mean = optimizer.state[param].pop(SUM) / optimizer.every_k
+                mean = optimizer.state[param].pop(SUM) / seen
                 delivered.append((param, param.grad))
                 mean = torch.view_as_complex(mean) if param.is_complex() else mean
                 param.grad = mean.reshape(param.shape).to(param.dtype)
@@ -103,19 +102,14 @@ def means(optimizer: ChainOptimizer) -> Generator[None]:
 def _finite(optimizer: ChainOptimizer) -> Tensor:
     """Whether all gradients of the step are finite, on all ranks; nothing is read."""
     flags = [local(p.grad.detach()).isfinite().all() for p in with_gradient(optimizer) if p.grad is not None]
-    one = torch.stack([flag.to(flags[0].device) for flag in flags]).all()
-    if any(is_sharded(param) for param in with_gradient(optimizer)):
-        number = one.to(torch.int32)
-        dist.all_reduce(number, op=dist.ReduceOp.MIN)
-        one = number.bool()
-    return one
+    return everywhere(torch.stack([flag.to(flags[0].device) for flag in flags]).all(), list(with_gradient(optimizer)))
 
 
 @contextmanager
 def gated(optimizer: ChainOptimizer) -> Generator[None]:
     """Undo what happens to parameters and state meanwhile, if a gradient is not finite. It costs a copy of both.
 
-    The counts of steps are kept on the host; where parameters are elsewhere, they are put right when next looked at.
+    Counts of steps and schedules are kept on the host; where parameters are elsewhere, they are put right when next looked at.
     """
     params = list(with_gradient(optimizer))
     if not params:
@@ -123,6 +117,11 @@ def gated(optimizer: ChainOptimizer) -> Generator[None]:
         return
     flag = _finite(optimizer)
     steps = [(optimizer.state[param]["step"], optimizer.state[param]["step"].clone()) for param in params]
+    scheduled = [
+        (group, {key: group[key] for key in ("scheduled_step", *group["scheduled"])})
+        for group in optimizer.param_groups
+        if "scheduled" in group
+    ]
     before: list[tuple[Tensor, Tensor]] = []
     for param in params:
         own = [value for key, value in optimizer.state[param].items() if key != "step"]
@@ -130,7 +129,7 @@ def gated(optimizer: ChainOptimizer) -> Generator[None]:
     yield
     for now, old in before:
         now.copy_(torch.where(flag.to(now.device), now, old))
-    optimizer.unsettled.append((steps, *_on_host(flag)))
+    optimizer.unsettled.append((steps, scheduled, *_on_host(flag)))
     if flag.device.type == "cpu":
         settle(optimizer)
 
@@ -148,11 +147,17 @@ def _on_host(flag: Tensor) -> tuple[Tensor, Any]:
 
 def settle(optimizer: ChainOptimizer) -> None:
     """Take back the counts of the steps that were not taken."""
-    for steps, flag, event in optimizer.unsettled:
+    for steps, scheduled, flag, event in optimizer.unsettled:
         if event is not None:
             event.synchronize()
-        for now, old in steps:
-            now.copy_(torch.where(flag.to(now.device), now, old))
+        if torch.compiler.is_compiling():  # a graph cannot look at the flag
+            for now, old in steps:
+                now.copy_(torch.where(flag, now, old))
+        elif not flag:
+            for now, old in steps:
+                now.copy_(old)
+            for group, values in scheduled:
+                group.update(values)
     optimizer.unsettled.clear()
 
 

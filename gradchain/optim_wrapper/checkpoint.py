@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 SUM = "every_k/sum"  # key of a parameter's state: the gradients of the calls that have made no step yet
+SEEN = "every_k_seen"  # in the groups: the number of these calls
 
 
 class LoadReport(NamedTuple):
@@ -141,13 +142,24 @@ def plan(optimizer: ChainOptimizer, saved: Mapping[str, Any], strict: bool) -> P
                 kept |= {link.label: None} if link.state_keys else {}
             else:
                 fresh[link.label] = None
-        new |= {SUM: _fit(name, SUM, old.pop(SUM), working(param))} if SUM in old else {}
+        new |= _collected(optimizer, old, param, name)
         dropped |= dict.fromkeys(key.rpartition("/")[0] or key for key in old)
         states[param] = new
     report = LoadReport(tuple(kept), tuple(dropped), tuple(fresh), found.missing, found.unused, tuple(remarks))
     if strict and not report.clean:
         raise ChainError(f"the state was saved by another chain ({report}). Pass strict=False to keep what fits.")
-    return Plan(report, states, _with_schedules(optimizer, found.saved))
+    return Plan(report, states, _as_it_goes_on(_with_schedules(optimizer, found.saved), states))
+
+
+def _collected(optimizer: ChainOptimizer, old: dict[str, Any], param: Tensor, name: str) -> dict[str, Tensor]:
+    """The saved sum of gradients of calls that have made no step yet, where the optimizer collects."""
+    return {SUM: _fit(name, SUM, old.pop(SUM), working(param))} if SUM in old and optimizer.every_k > 1 else {}
+
+
+def _as_it_goes_on(groups: Sequence[Any], states: Mapping[Tensor, Mapping[str, Tensor]]) -> list[Any]:
+    """The groups, with no calls counted where their gradients are not there."""
+    collected = any(SUM in state for state in states.values())
+    return [group if collected or SEEN not in group else {**group, SEEN: 0} for group in groups]
 
 
 def _take(new: dict[str, Tensor], old: dict[str, Any], link: BoundLink, param: Tensor, name: str) -> bool:

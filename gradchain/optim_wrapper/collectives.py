@@ -44,6 +44,16 @@ def nothing_but_zeros(tensors: Sequence[Tensor]) -> bool:
     return True
 
 
+def everywhere(flag: Tensor, params: Sequence[Tensor]) -> Tensor:
+    """Whether a flag holds on all ranks that have pieces of these parameters. One all-reduce a mesh; nothing is read."""
+    meshes = dict.fromkeys(param.device_mesh for param in params if is_sharded(param))
+    number = flag.to(torch.int32)
+    for mesh in sorted(meshes, key=lambda mesh: mesh.ndim):  # those of all dimensions last: they reach all ranks
+        for mesh_dim in range(mesh.ndim):
+            dist.all_reduce(number, op=dist.ReduceOp.MIN, group=mesh.get_group(mesh_dim))
+    return number.bool() if meshes else flag
+
+
 def _flat(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([part.reshape(-1) for part in parts]) if parts else torch.empty(0)
 

@@ -105,22 +105,18 @@ class ChainOptimizer(Optimizer):
             settle(self)
         if self._perturbs:
             ascend(self.jobs(), needed(closure, self._perturbs))
-        if self.every_k > 1 and not collect(self):
-            return loss
         if self._only_prepares():
             self.rows()
-            return loss
-        self._advance_schedules()
-        if self.every_k > 1 or self.finite_gate:
-            self._guarded_run()
-        else:
-            self._drive(self)
+        elif self.every_k == 1 or collect(self):
+            self._run()
         return loss
 
-    def _guarded_run(self) -> None:
+    def _run(self) -> None:
         with means(self) if self.every_k > 1 else nullcontext():
-            self._drive.prepare(self)  # makes the state, in its place
+            if self.finite_gate:
+                self._drive.prepare(self)  # makes the state, in its place
             with gated(self) if self.finite_gate else nullcontext():
+                self._advance_schedules()
                 self._drive(self)
 
     @override

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from training import identical, param, snapshot, steps
 
-from gradchain import ChainError, chain, masked, partition, presets
+from gradchain import ChainError, ChainWarning, chain, masked, partition, presets
 from gradchain import transforms as t
 from gradchain.chains import matrices
 
@@ -147,6 +147,69 @@ def test_several_calls_make_one_step_with_the_mean_gradient():
     assert all(map(torch.equal, ours, theirs))
 
 
+def test_micro_batches_are_the_large_batch_to_rounding():
+    x = torch.linspace(-1, 1, 72, dtype=torch.float64).reshape(24, 3)
+    ours, theirs = model(), model()
+    optimizer, plain = (
+        presets.adam(lr=0.1).optimizer(ours.parameters(), every_k=4),
+        presets.adam(lr=0.1).optimizer(theirs.parameters()),
+    )
+    for _ in range(5):
+        for part in x.chunk(4):
+            optimizer.zero_grad()
+            ours(part).square().mean().backward()
+            optimizer.step()
+        plain.zero_grad()
+        theirs(x).square().mean().backward()
+        plain.step()
+    torch.testing.assert_close(list(ours.parameters()), list(theirs.parameters()), rtol=1e-12, atol=1e-13)
+
+
+def test_schedules_of_the_chain_count_steps_not_calls_and_not_skipped_steps():
+    p = param(3)
+    optimizer = presets.sgd(lr=lambda n: float(n)).optimizer([p], every_k=2, finite_gate=True)
+    rates = []
+    for value in (1.0, 1.0, NAN, 1.0, 1.0, 1.0, 1.0):
+        p.grad = torch.full((3,), value)
+        optimizer.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == [1, 1, 1, 1, 1, 2, 2] and optimizer.param_groups[0]["scheduled_step"] == 2
+    torch.testing.assert_close(p.detach(), param(3).detach() - 3)
+
+
+def test_a_group_that_joins_between_calls_is_in_the_next_step():
+    p, q = param(3), param(2)
+    optimizer = presets.sgd(lr=1.0).optimizer([p], every_k=2)
+    steps(optimizer)
+    optimizer.add_param_group({"params": [q]})
+    for x in (p, q):
+        x.grad = torch.ones_like(x)
+    optimizer.step()
+    torch.testing.assert_close(q.detach(), param(2).detach() - 0.5)
+    assert not torch.equal(p, param(3)) and [group["every_k_seen"] for group in optimizer.param_groups] == [0, 0]
+
+
+@pytest.mark.parametrize(("k", "calls_to_go"), [(5, 3), (3, 1), (2, 1), (1, 1)])
+def test_a_checkpoint_between_calls_goes_on_with_another_number_of_calls(k, calls_to_go):
+    p = param(3)
+    optimizer = presets.sgd(lr=1.0).optimizer([p], every_k=3)
+    for _ in range(2):
+        p.grad = torch.full((3,), 2.0)
+        optimizer.step()
+    resumed = presets.sgd(lr=1.0).optimizer([q := param(3)], every_k=k)
+    if k == 1:
+        with pytest.warns(ChainWarning, match="dropped: every_k"):
+            resumed.load_state_dict(optimizer.state_dict())
+    else:
+        resumed.load_state_dict(optimizer.state_dict(), strict=True)
+    for _ in range(calls_to_go):
+        assert torch.equal(q, param(3))
+        q.grad = torch.full((3,), 2.0)
+        resumed.step()
+    torch.testing.assert_close(q.detach(), param(3).detach() - 2.0)
+    assert resumed.param_groups[0]["every_k_seen"] == 0 and set(resumed.state[q]) == {"step"}
+
+
 def test_a_parameter_without_gradient_in_some_calls_counts_zero_there():
     p, q, alone = param(3), param(2), param(2)
     optimizer = presets.sgd(lr=1.0).optimizer([p, q], every_k=2)
@@ -175,7 +238,7 @@ def test_a_checkpoint_between_calls_goes_on(done):
     assert torch.equal(p, q) and torch.equal(p, r) and identical(snapshot(optimizer), snapshot(resumed))
 
 
-@pytest.mark.parametrize("driver", ["auto", "loop"])
+@pytest.mark.parametrize("driver", ["loop", "stacked"])
 @pytest.mark.parametrize("bad", [NAN, float("inf")], ids=["nan", "inf"])
 def test_a_step_with_a_gradient_that_is_not_finite_never_happened(bad, driver):
     recipe = presets.nadam(lr=0.1)
@@ -192,6 +255,16 @@ def test_a_step_with_a_gradient_that_is_not_finite_never_happened(bad, driver):
         steps(gated, start=i)
         steps(plain, start=i)
     assert all(map(torch.equal, ours, theirs)) and identical(snapshot(gated), snapshot(plain))
+
+
+@pytest.mark.parametrize("options", [{"finite_gate": True}, {"every_k": 2}, {"every_k": 2, "finite_gate": True}], ids=str)
+def test_a_driver_keeps_its_plan(options):
+    optimizer = presets.adam(lr=0.1).optimizer([param(3), param(3)], driver="stacked", **options)
+    plans = []
+    for i in range(6):
+        steps(optimizer, start=i)
+        plans.append(optimizer._drive.plan)
+    assert len(set(plans[2:])) == 1
 
 
 def test_the_gate_and_several_calls_and_sam_go_together_where_it_makes_sense():
