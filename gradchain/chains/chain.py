@@ -27,6 +27,8 @@ WRITERS = {
     "regularized": "DualMomentum()",
 }
 SLOTS = GIVEN | WRITERS.keys()
+# keys in parameter groups that belong to schedulers and trainers
+FOREIGN = {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr", "lr_scale"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,11 +67,15 @@ class Chain:
 
     @property
     def hyperparameters(self) -> dict[str, tuple[Transform[Any], str]]:
-        """Key in ``param_groups`` -> (link, field)."""
+        """Key in ``param_groups`` -> (link, field).
+
+        The key is the field's name; with the link's name ahead where it was given one, or where schedulers write into that key.
+        """
         keys: dict[str, tuple[Transform[Any], str]] = {}
         for link in self.links:
             for field_name in link.hyperparameters():
-                key = "/".join(filter(None, (link.scope, link.name, field_name)))
+                named = link.name or field_name in FOREIGN
+                key = "/".join(filter(None, (link.label if named else link.scope, field_name)))
                 if key in keys:
                     raise ChainError(
                         f"{keys[key][0].label!r} and {link.label!r} both have a hyperparameter {key!r}, so a parameter group "
