@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gradchain.optim_wrapper.hyperparameters import BoundLink, name_in
+from gradchain.optim_wrapper.shards import whole
 from gradchain.types import ParamInfo, SharedTransform
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ class Report:
 
 
 def report(optimizer: ChainOptimizer) -> Report:
-    """Read the state: one transfer per device, and nothing that a step would have to prepare."""
+    """Read the state: one transfer per device, and nothing that a step would have to prepare.
+
+    Where parameters are cut over ranks, each has to call it, and each gathers the states.
+    """
     places: list[tuple[str, str, str]] = []
     values: list[Tensor] = []
     steps: list[int] = []
@@ -46,7 +50,7 @@ def report(optimizer: ChainOptimizer) -> Report:
     for g, group in enumerate(optimizer.param_groups):
         for i, param in enumerate(group["params"]):
             links = optimizer.links_at(g, i)
-            state = cast("dict[str, Tensor]", optimizer.state.get(param, {}))
+            state = {key: whole(value) for key, value in cast("dict[str, Tensor]", optimizer.state.get(param, {})).items()}
             name = name_in(group, g, i)
             infos += [(ParamInfo(name, param, group, first + i, state), links)] if param.requires_grad or state else []
             steps += [int(state["step"])] if state else []

@@ -12,6 +12,7 @@ from typing import Any
 
 import gradchain.transforms
 from gradchain.chains import Chain, presets
+from gradchain.optim_wrapper.traffic import traffic_table
 from gradchain.studies.ablation import ablate
 from gradchain.studies.extras import needs
 from gradchain.studies.report import draw_curves, table, write_runs
@@ -57,6 +58,16 @@ def _list(_: argparse.Namespace) -> None:
             print(f"  {name:<24} {about}")
 
 
+def _shards(_: argparse.Namespace) -> None:
+    transforms = {name: getattr(gradchain.transforms, name) for name in gradchain.transforms.__all__}
+    print(traffic_table({name: kind() for name, kind in transforms.items() if not _required(kind)}))
+
+
+def _required(kind: type) -> bool:
+    """Whether a transform cannot be made without being told more; Phase is what it wraps."""
+    return any(parameter.default is parameter.empty for parameter in inspect.signature(kind).parameters.values())
+
+
 def _show(options: argparse.Namespace) -> None:
     print(_preset(options.preset, options.set).describe())
 
@@ -95,6 +106,8 @@ def parser() -> argparse.ArgumentParser:
     listing.set_defaults(run=_list)
     show = commands.add_parser("show", help="a preset's links, hyperparameters and state")
     show.set_defaults(run=_show)
+    shards = commands.add_parser("shards", help="what each transform asks of other ranks, as a Markdown table")
+    shards.set_defaults(run=_shards)
     study = commands.add_parser("ablate", help="train a preset with every link and without each of them")
     study.set_defaults(run=_ablate)
     for command in (show, study):

@@ -141,6 +141,59 @@ def zero_redundancy():
     return difference(full(net), full(alone))
 
 
+def one_bad_gradient():
+    """Steps 0 to 5; in step 2 one element of one gradient is NaN, which one rank has."""
+    from torch.distributed.fsdp import fully_shard
+
+    def run(net, spoil):
+        optimizer = presets.ladam(lr=0.01, c2=0.1).optimizer(net.named_parameters(), finite_gate=True)
+        for i in range(6):
+            tokens, targets = batch(i)
+            optimizer.zero_grad()
+            (net(tokens) - targets).square().mean().backward()
+            if i == 2:
+                spoil(net.blocks[0].out.weight.grad)
+            optimizer.step()
+        return full(net), {int(state["step"]) for state in optimizer.state.values()}
+
+    def first_element(grad):
+        grad[0, 0] = torch.nan
+
+    def first_of_rank_0(grad):
+        if dist.get_rank() == 0:
+            first_element(grad.to_local())
+
+    net = model()
+    fully_shard(net)
+    (values, steps), (alone, _) = run(net, first_of_rank_0), run(model(), first_element)
+    return difference(values, alone), steps, all(value.isfinite().all() for value in values)
+
+
+def by_driver(driver):
+    from torch.distributed.fsdp import fully_shard
+
+    net, alone = model(2), model(2)
+    fully_shard(net)
+    for one, how in ((net, driver), (alone, "loop")):
+        train(one, EVERYTHING.optimizer(one.named_parameters(), driver=how), 0, 5)
+    return difference(full(net), full(alone))
+
+
+def reports():
+    """What is reported of a sharded and of a plain model."""
+    from torch.distributed.fsdp import fully_shard
+
+    texts = []
+    for sharded in (True, False):
+        net = model()
+        if sharded:
+            fully_shard(net)
+        optimizer = presets.cameamp(lr=0.01).optimizer(net.named_parameters())
+        train(net, optimizer, 0, 3)
+        texts.append(str(optimizer.report()))
+    return texts
+
+
 def first_step_of_nothing():
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
     from torch.distributed.fsdp import fully_shard
@@ -169,6 +222,10 @@ def results():
         ("elementwise", traffic, (presets.adamw(), 1)),
         ("data parallel", data_parallel, (EVERYTHING,)),
         ("zero redundancy", zero_redundancy, ()),
+        ("bad gradient", one_bad_gradient, ()),
+        ("stacked", by_driver, ("stacked",)),
+        ("compiled", by_driver, ("compiled",)),
+        ("reports", reports, ()),
         ("first step", first_step_of_nothing, ()),
     ]
     found = {}
@@ -222,3 +279,18 @@ def test_zero_redundancy_optimizer_works(results):
 
 def test_the_initialising_step_of_a_checkpoint_leaves_no_trace(results):
     assert results["first step"] == [(0.0, {0.0}, 0.05)] * 2
+
+
+def test_a_gradient_that_is_not_finite_on_one_rank_makes_every_rank_skip_the_step(results):
+    for far, steps, finite in results["bad gradient"]:
+        assert far <= 1e-12 and steps == {5} and finite
+
+
+@pytest.mark.parametrize("driver", ["stacked", "compiled"])
+def test_every_driver_takes_shards(results, driver):
+    assert max(results[driver]) <= 1e-12
+
+
+def test_a_report_of_shards_is_that_of_the_whole(results):
+    for sharded, plain in results["reports"]:
+        assert sharded == plain

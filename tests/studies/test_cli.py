@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ from gradchain.studies import TASKS
 from gradchain.studies.ablation import FULL, Run, Study, ablate, variants
 from gradchain.studies.cli import main
 from gradchain.studies.report import table, write_runs
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_ablate_prints_the_table_and_writes_curves_and_runs(tmp_path, capsys):
@@ -38,6 +41,20 @@ def test_list_shows_every_preset_transform_and_task(capsys):
 def test_show_prints_the_description_with_settings(capsys):
     assert main(["show", "ladam", "--set", "c2=0.01"]) == 0
     assert capsys.readouterr().out.strip() == presets.ladam(c2=0.01).describe()
+
+
+def test_the_page_on_sharding_has_the_table_of_what_transforms_ask(capsys):
+    assert main(["shards"]) == 0
+    printed = capsys.readouterr().out
+    assert (ROOT / "docs" / "sharding.md").read_text().endswith(printed), "write the output of `gradchain shards` there"
+    for line in (
+        "| `Normalize` | local |  |",
+        "| `SPD` | 3 sums |  |",
+        "| `Laplacian` | rows |  |",
+        "| `RankPenalty` | 2 sums, whole |",
+    ):
+        assert line in printed
+    assert {name for name in transforms.__all__ if f"`{name}`" not in printed} == {"Phase"}
 
 
 @pytest.mark.parametrize(
