@@ -126,7 +126,7 @@ def plan(optimizer: ChainOptimizer, saved: Mapping[str, Any], strict: bool) -> P
     found = matched(optimizer.param_groups, {**saved, "param_groups": [group_of(g) for g in saved["param_groups"]]})
     for group in found.saved["param_groups"]:
         check(optimizer.chain, group)
-    kept, dropped, fresh, remarks = dict[str, None](), dict[str, None](), dict[str, None](), dict.fromkeys(found.moved)
+    kept, dropped, fresh, remarks = dict[str, None](), dict[str, None](), dict[str, None](), dict[str, None]()
     states: dict[Tensor, dict[str, Tensor]] = {}
     for number, param, links, group in _numbered(optimizer, found.saved):
         old = dict(saved["state"].get(number, {}))
@@ -136,6 +136,8 @@ def plan(optimizer: ChainOptimizer, saved: Mapping[str, Any], strict: bool) -> P
         if not old:
             continue
         name = optimizer.name_of(param)
+        old, left = _brought(old, then := found.moved.get(number), optimizer)
+        remarks |= {f"{name} was saved under {then!r}{' and starts afresh' * bool(left)}": None} if then else {}
         new = {"step": host_step(_fit(name, "step", old.pop("step", 0.0), host_step()))}
         for link in links:
             if _take(new, old, link, param, name):
@@ -143,12 +145,22 @@ def plan(optimizer: ChainOptimizer, saved: Mapping[str, Any], strict: bool) -> P
             else:
                 fresh[link.label] = None
         new |= _collected(optimizer, old, param, name)
-        dropped |= dict.fromkeys(key.rpartition("/")[0] or key for key in old)
+        dropped |= dict.fromkeys(key.rpartition("/")[0] or key for key in (*left, *old))
         states[param] = new
     report = LoadReport(tuple(kept), tuple(dropped), tuple(fresh), found.missing, found.unused, tuple(remarks))
     if strict and not report.clean:
         raise ChainError(f"the state was saved by another chain ({report}). Pass strict=False to keep what fits.")
     return Plan(report, states, _as_it_goes_on(_with_schedules(optimizer, found.saved), states))
+
+
+def _brought(old: dict[str, Any], label: str | None, optimizer: ChainOptimizer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a parameter brings of its saved state, and what it leaves: all but its count of steps, with its chain.
+
+    Where a partition has the label under which it was saved no more, the label may have been renamed: it brings everything.
+    """
+    if label not in optimizer.chain.parts:
+        return old, {}
+    return {key: old[key] for key in ("step", SUM) if key in old}, {k: v for k, v in old.items() if k not in ("step", SUM)}
 
 
 def _collected(optimizer: ChainOptimizer, old: dict[str, Any], param: Tensor, name: str) -> dict[str, Tensor]:

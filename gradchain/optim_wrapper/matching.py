@@ -19,7 +19,7 @@ class Matched(NamedTuple):
     saved: Mapping[str, Any]
     missing: tuple[str, ...] = ()  # live parameters that were not saved
     unused: tuple[str, ...] = ()  # saved parameters that are not live
-    moved: tuple[str, ...] = ()  # sentences on parameters that were saved under another label
+    moved: Mapping[Any, str] = {}  # saved number -> the label under which it was saved, where that is not its label now
 
 
 def matched(live: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> Matched:
@@ -34,21 +34,33 @@ def matched(live: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> Matc
     if not mine & place.keys() or any(len(names) != len(set(names)) for names in wanted):
         return _by_position(live, saved)
     groups: list[Any] = []
-    moved: list[str] = []
+    moved: dict[Any, str] = {}
     for home, group, names in zip(_homes(wanted, place, live, old), live, wanted, strict=True):
         numbers = [place[name][1] if name in place else f"{name} was not saved" for name in names]
         groups.append({**_labeled(old[home], group), "params": numbers, "param_names": list(group["param_names"])})
-        was = {name: old[place[name][0]].get("label") for name in names if labeled and name in place}
-        moved += [f"{name} was saved under {then!r}" for name, then in was.items() if then != group["label"]]
+        for g, number in (place[name] for name in names if name in place):
+            moved |= _moved(old[g], group, [number])
     missing = tuple(name for names in wanted for name in names if name not in place)
     unused = tuple(name for name in place if name not in mine)
-    return Matched({**saved, "param_groups": groups}, missing, unused, tuple(moved))
+    return Matched({**saved, "param_groups": groups}, missing, unused, moved)
 
 
 def _by_position(live: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> Matched:
     old: Sequence[Mapping[str, Any]] = saved["param_groups"]
     groups = [*(_labeled(*pair) for pair in zip(old, live, strict=False)), *old[len(live) :]]
-    return Matched({**saved, "param_groups": groups})
+    moved = {
+        number: then
+        for pair in zip(old, live, strict=False)
+        for number, then in _moved(*pair, pair[0].get("params", ())).items()
+    }
+    return Matched({**saved, "param_groups": groups}, moved=moved)
+
+
+def _moved(old: Mapping[str, Any], live: Mapping[str, Any], numbers: Sequence[Any]) -> dict[Any, str]:
+    then: str | None = old.get("label")
+    if then is None or live.get("label") in (None, then):
+        return {}
+    return dict.fromkeys(numbers, then)
 
 
 def _labeled(old: Mapping[str, Any], live: Mapping[str, Any]) -> Mapping[str, Any]:

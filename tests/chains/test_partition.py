@@ -239,11 +239,11 @@ def test_a_parameter_moved_to_another_label_starts_afresh_and_the_report_says_so
     optimizer = TWO.optimizer(first.named_parameters(), ball={"lr": 0.3})
     steps(optimizer, 3)
     resumed = MOVED.optimizer(first.named_parameters(), lr=0.7)
-    with pytest.warns(ChainWarning, match="remarks: 2.weight was saved under 'adam'"):
+    with pytest.warns(ChainWarning, match="remarks: 2.weight was saved under 'adam' and starts afresh"):
         report = resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     assert set(report.fresh) == {"momentum", "moments"} and set(report.kept) == {"momentum", "moments"}
-    moves = ["2.weight was saved under 'adam'", "2.bias was saved under 'adam'", "1.weight was saved under 'ball'"]
-    assert sorted(report.remarks) == sorted(moves)
+    moves = [("1.weight", "ball"), ("2.bias", "adam"), ("2.weight", "adam")]
+    assert sorted(report.remarks) == [f"{name} was saved under {label!r} and starts afresh" for name, label in moves]
     assert [(g["label"], g["lr"]) for g in resumed.param_groups] == [("ball", 0.3), ("adam", 0.01)]
     for name, p in first.named_parameters():
         old, new = optimizer.state[p], resumed.state[p]
@@ -255,6 +255,24 @@ def test_a_parameter_moved_to_another_label_starts_afresh_and_the_report_says_so
     steps(resumed, 2, start=3)
     with pytest.raises(ChainError, match="saved by another chain"):
         MOVED.optimizer(model().named_parameters()).load_state_dict(optimizer.state_dict(), strict=True)
+
+
+def test_a_moved_parameter_starts_afresh_where_both_chains_have_links_of_the_same_name():
+    slow, fast = presets.adam(lr=0.01), presets.adam(lr=0.1)
+    first = model()
+    optimizer = partition({"slow": slow, "fast": fast}, by={"slow": "0.*"}).optimizer(first.named_parameters())
+    steps(optimizer, 3)
+    saved = copy.deepcopy(optimizer.state_dict())
+    wider = partition({"slow": slow, "fast": fast}, by={"slow": ["0.*", "1.weight"]}).optimizer(first.named_parameters())
+    with pytest.warns(ChainWarning, match="1.weight was saved under 'fast' and starts afresh"):
+        report = wider.load_state_dict(saved)
+    assert report.kept == report.dropped == report.fresh == ("moments",)
+    assert not wider.state[first[1].weight]["moments/first"].any() and wider.state[first[1].bias]["moments/first"].any()
+    steps(wider, 1, start=3)
+    renamed = partition({"slow": slow, "quick": fast}, by={"slow": "0.*"}).optimizer(first.named_parameters())
+    with pytest.warns(ChainWarning, match="1.weight was saved under 'fast', "):
+        report = renamed.load_state_dict(saved)
+    assert report.fresh == () and renamed.state[first[1].weight]["moments/first"].any()
 
 
 def test_a_label_may_lose_all_its_parameters_to_another():
