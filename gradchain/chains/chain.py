@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from torch import Tensor
+
 from gradchain.chains.branches import Branch, Merge
 from gradchain.chains.describe import describe
 from gradchain.chains.lints import nonsense, share_parameters
@@ -160,6 +162,20 @@ class Chain:
 
         options: dict[str, Any] = {"driver": driver, "every_k": every_k, "finite_gate": finite_gate}
         return ChainOptimizer(params, self, **options, **hyperparameters)
+
+    def init(self, params: Mapping[str, Tensor] | Sequence[Tensor]) -> Any:
+        """The state of a run without an optimizer, see ``optim_wrapper.functional``: by parameter, flat, by link."""
+        from gradchain.optim_wrapper import functional
+
+        return functional.init(self, params)
+
+    def update(
+        self, grads: Any, state: Any, params: Mapping[str, Tensor] | Sequence[Tensor], **hyperparameters: Any
+    ) -> tuple[Any, Any]:
+        """(what to subtract from ``params``, the new state); pure: to be differentiated, or mapped with ``torch.func.vmap``."""
+        from gradchain.optim_wrapper import functional
+
+        return functional.update(self, grads, state, params, hyperparameters)
 
     def __repr__(self) -> str:
         return f"chain({', '.join(map(repr, self.links))})"

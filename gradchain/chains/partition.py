@@ -8,7 +8,7 @@ group holds the hyperparameters of that label's chain. State keys are those of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -123,6 +123,20 @@ class Partition:
 
         options: dict[str, Any] = {"driver": driver, "every_k": every_k, "finite_gate": finite_gate}
         return ChainOptimizer(params, self, **options, **hyperparameters)
+
+    def init(self, params: Mapping[str, Tensor] | Sequence[Tensor]) -> Any:
+        """The state of a run without an optimizer, see ``optim_wrapper.functional``: by parameter, flat, by link."""
+        from gradchain.optim_wrapper import functional
+
+        return functional.init(self, params)
+
+    def update(
+        self, grads: Any, state: Any, params: Mapping[str, Tensor] | Sequence[Tensor], **hyperparameters: Any
+    ) -> tuple[Any, Any]:
+        """(what to subtract from ``params``, the new state); pure: to be differentiated, or mapped with ``torch.func.vmap``."""
+        from gradchain.optim_wrapper import functional
+
+        return functional.update(self, grads, state, params, hyperparameters)
 
     def __repr__(self) -> str:
         by = "" if self.by is None else f", by={self.by!r}"

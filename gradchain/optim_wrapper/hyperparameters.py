@@ -85,7 +85,7 @@ def name_in(group: Mapping[str, Any], g: int, i: int) -> str:
 def scalar(value: Any) -> Tensor:
     """A number as a link sees it: 0-d, float64, on the host unless it is a tensor elsewhere."""
     if isinstance(value, Tensor):
-        return value.detach().to(torch.float64).reshape(())
+        return value.to(torch.float64).reshape(())
     return torch.tensor(value, dtype=torch.float64, device="cpu")
 
 

@@ -72,12 +72,14 @@ class Flow:
         self.carry, new = choose(self.active(link), outcome, (carry, state))
         self.fresh.update(zip(link.state_keys, new, strict=True))
 
+    def outcome(self) -> Tensor:
+        """What is to be subtracted from the parameter."""
+        update = self.carry.update
+        return torch.where(self.carry.gate != 0, update, torch.zeros_like(update)) if "gate" in self.used else update
+
     def result(self) -> Tensor:
         """The parameter after the step."""
-        update = self.carry.update
-        if "gate" in self.used:
-            update = torch.where(self.carry.gate != 0, update, torch.zeros_like(update))
-        return self.carry.param - update
+        return self.carry.param - self.outcome()
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
@@ -92,9 +94,21 @@ def start(param: Tensor, grad: Tensor, used: frozenset[str]) -> Carry:
     return Carry(grad=grad, param=param, update=grad, processed=grad, **ones)
 
 
+def batched(tensor: Tensor) -> bool:
+    """Whether ``torch.func.vmap`` has a value of it for each member."""
+    functorch: Any = getattr(torch._C, "_functorch")  # noqa: B009 (a module without stubs)
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        if functorch.is_batchedtensor(tensor):
+            return True
+        tensor = functorch.get_unwrapped(tensor)
+    return False
+
+
 def _known(condition: bool | Tensor) -> bool | Tensor:
-    """A condition on step counts, which live on the host: a bool, but a tensor while a graph is traced."""
-    return condition if torch.compiler.is_compiling() else bool(condition)
+    """A condition on step counts, which live on the host: a bool; a tensor while a graph is traced or under vmap."""
+    if isinstance(condition, bool):
+        return condition
+    return condition if torch.compiler.is_compiling() or batched(condition) else bool(condition)
 
 
 def within(window: tuple[int, int | None], step: float | Tensor) -> bool | Tensor:
