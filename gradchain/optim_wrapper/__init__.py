@@ -2,6 +2,7 @@
 
 from gradchain.optim_wrapper.checkpoint import LoadReport
 from gradchain.optim_wrapper.configure import ModelAnalysis, analyze_model, auto_configure
+from gradchain.optim_wrapper.in_backward import step_in_backward
 from gradchain.optim_wrapper.optimizer import ChainOptimizer
 from gradchain.optim_wrapper.presets import (
     CAME,
@@ -101,4 +102,5 @@ __all__ = [
     "auto_configure",
     "compute_neuron_order",
     "reorder_linear_layer",
+    "step_in_backward",
 ]
