@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import gradchain
+from gradchain import ChainOptimizer, optim_wrapper
 
 ROOT = Path(gradchain.__file__).parent
 FLOORS = ["_fields", "types", "transforms", "chains", "optim_wrapper", "studies"]
@@ -54,6 +55,23 @@ def test_transforms_know_only_the_types_and_shared_mathematics(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_file_outgrows_its_room(path):
     assert len(path.read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize(
+    "name", ["gradchain", *(f"gradchain.{p}" for p in ("transforms", "chains", "chains.presets", "optim_wrapper"))]
+)
+def test_what_a_package_gathers_it_exports_in_order(name):
+    package = sys.modules[name]
+    statements = [node for node in ast.walk(ast.parse(Path(package.__file__).read_text())) if isinstance(node, ast.ImportFrom)]
+    gathered = {alias.name for node in statements for alias in node.names}
+    assert gathered <= set(package.__all__) and package.__all__ == sorted(set(package.__all__))
+
+
+def test_every_preset_class_is_exported():
+    classes = {cls for cls in vars(optim_wrapper.presets).values() if isinstance(cls, type)} - {ChainOptimizer}
+    assert {cls for cls in classes if issubclass(cls, ChainOptimizer)} <= {
+        getattr(optim_wrapper, name) for name in optim_wrapper.__all__
+    }
 
 
 def test_the_core_needs_torch_and_typing_extensions_alone():

@@ -14,7 +14,7 @@ def dynamic_map() -> Tensor:
     for e in range(7):
         middles = [0.1 + 0.9 * (i + 0.5) / 2**e for i in range(2**e)]
         values += [sign * 10.0 ** (e - 6) * middle for middle in middles for sign in (-1, 1)]
-    return torch.tensor(sorted(values), dtype=torch.float64)
+    return torch.tensor(sorted(values), dtype=torch.float64, device="cpu")
 
 
 def eight_bits(x: Tensor, block: int, layout: Layout) -> Tensor:

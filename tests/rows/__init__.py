@@ -6,8 +6,10 @@ FAMILIES = (relational, hina, lora, cameamp, regularizers, composition, structur
 
 
 def merged(column):
-    """The rows of every family, as a dict or a list."""
+    """The rows of every family, as a dict or a list; two families cannot say different things of one key."""
     parts = [getattr(family, column) for family in FAMILIES]
     if isinstance(parts[0], dict):
-        return {key: row for part in parts for key, row in part.items()}
+        rows = {key: row for part in parts for key, row in part.items()}
+        assert all(repr(row) == repr(rows[key]) for part in parts for key, row in part.items())
+        return rows
     return [row for part in parts for row in part]

@@ -56,8 +56,8 @@ REFUSED = {
     "beta2": [(1.0, r"a number in \[0, 1\)")],
     "ema_decay": [(1.0, r"a number in \[0, 1\)"), (-0.1, r"a number in \[0, 1\)")],
     "r": [(-1.0, r"a number in \[0, inf\)")],
-    "warmup_steps": [(-1, r"a whole number in \[0, inf\)"), (0.5, "a whole number")],
     "weight_lr_power": [(-1.0, r"a number in \[0, inf\)")],
+    (t.ScheduleFree, "warmup_steps"): [(-1, r"a whole number in \[0, inf\)"), (0.5, "a whole number")],
     (t.ScheduleFree, "momentum"): [(0.0, r"a number in \(0, 1\)"), (1.0, r"a number in \(0, 1\)")],
 }
 REPLAYS = {}  # as in golden/test_replay.py: (family, published class) -> what makes the chain of a case

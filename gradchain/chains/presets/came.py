@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.presets._arguments import checking
 from gradchain.chains.presets._refusal import refusing
 from gradchain.transforms import (
     ApplyScale,
@@ -26,6 +27,7 @@ from gradchain.types import Transform
 NEVER = 2**62  # a warm-up longer than any run
 
 
+@checking
 def came(
     lr: float = 2e-4,
     eps: tuple[float, float] = (1e-30, 1e-16),
@@ -50,6 +52,7 @@ def came(
     "do_paramiter_swapping",
     "paramiter_swapping_factor",
 )
+@checking
 def automagic(
     lr: float = 1e-6,
     min_lr: float = 1e-7,
@@ -63,7 +66,7 @@ def automagic(
 ) -> Chain:
     """Factored second moment, and a learning rate per element that rises while the gradient keeps its sign."""
     bounds: dict[str, Any] = {"lr_bump": lr_bump, "min_lr": min_lr, "max_lr": max_lr}
-    start = lr if lr <= 1e-3 else 1e-6  # as the program has it
+    start = 1e-6 if isinstance(lr, float) and lr > 1e-3 else lr  # as the program has it
     masks: tuple[Transform[Any], ...] = (LRMask(**bounds, warmup_steps=NEVER), ApplyScale())
     return chain(
         FactoredMeanSquare(beta2=beta2, eps1=eps),

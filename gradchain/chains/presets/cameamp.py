@@ -7,9 +7,10 @@ and rank penalty have 0.3 of their strength. ``presets.cameamp_improved`` and it
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.presets._arguments import checking, form_of
 from gradchain.chains.presets._phases import Link, half_of, until, when
 from gradchain.chains.presets._refusal import refusing
 from gradchain.transforms import (
@@ -45,26 +46,6 @@ Correlation = Literal["auto", "manual", "vectorized", "cosine_similarity"]
 MATURE = 0.3  # of the strength of frequency and rank penalty
 
 
-def _check(lr: float, min_lr: float, max_lr: float, warmup_steps: int, edge_threshold: float, method: str) -> None:
-    """What OptimizerConfig checks."""
-    methods = get_args(Correlation)
-    rules = (
-        (lr > 0, "lr must be above 0", lr, "Pass a learning rate."),
-        (min_lr < max_lr, "min_lr must be below max_lr", (min_lr, max_lr), "Swap them."),
-        (warmup_steps > 0, "warmup_steps must be above 0", warmup_steps, "Pass 1 for no warm-up."),
-        (
-            0 < edge_threshold < 1,
-            "edge_threshold must be in (0, 1)",
-            edge_threshold,
-            "Pass edge_suppression=False for no edges.",
-        ),
-        (method in methods, f"tam_correlation_method must be one of {', '.join(methods)}", method, "Pass one of these."),
-    )
-    for holds, rule, found, remedy in rules:
-        if not holds:
-            raise ChainError(f"{rule}; found {found!r}. {remedy}")
-
-
 def _penalties(warmup_steps: int, frequency: float | None, rank: float | None) -> list[Link]:
     """Frequency and rank penalty until the parameters are mature, and what is left of them then."""
     mature = 2 * warmup_steps
@@ -82,8 +63,9 @@ def _penalties(warmup_steps: int, frequency: float | None, rank: float | None) -
 @refusing("describe() and optimizer.report() tell what happens", "verbose")
 @refusing("its in-place form is another, broken rule", "tam_use_inplace_ops")
 @refusing("the similarity is per parameter, or per row with tam_correlation_method='vectorized'", "tam_large_tensor_threshold")
+@checking
 def cameamp(
-    lr: float = 1e-6,
+    lr: Annotated[float, "(0, inf)"] = 1e-6,
     min_lr: float = 1e-7,
     max_lr: float = 1e-3,
     lr_bump: float = 3e-6,
@@ -92,12 +74,12 @@ def cameamp(
     betas: tuple[float, float, float] = (0.8, 0.99, 0.999),
     beta1_decay: float = 0.9995,
     weight_decay: float = 5e-4,
-    warmup_steps: int = 500,
+    warmup_steps: Annotated[int, "[1, inf)"] = 500,
     eta: float = 2.0,
     came_enabled: bool = True,
     full_finetune: bool = False,
     edge_suppression: bool = True,
-    edge_threshold: float = 0.6,
+    edge_threshold: Annotated[float, "(0, 1)"] = 0.6,
     edge_penalty: float = 0.1,
     background_regularization: bool = True,
     spatial_awareness: bool = True,
@@ -114,7 +96,10 @@ def cameamp(
     eps: of the second moment, of the confidence, of the torque. betas: of the momentum, the second moment, the confidence.
     full_finetune: SPD pulls towards the start, not to 0, and rows are not scaled by their size (eta).
     """
-    _check(lr, min_lr, max_lr, warmup_steps, edge_threshold, tam_correlation_method)
+    if isinstance(min_lr, float) and isinstance(max_lr, float) and min_lr >= max_lr:
+        raise ChainError(
+            f"'cameamp': min_lr must be below max_lr; found {min_lr!r} and {max_lr!r}. Swap them, or widen the range."
+        )
     half = half_of(warmup_steps)
     torque = RowTAM if tam_correlation_method == "vectorized" else TAM
     spd = SPD(spd_lambda=weight_decay) if full_finetune else OriginSPD(spd_lambda=weight_decay, rank_rate=0.1)
@@ -145,26 +130,29 @@ def cameamp(
     )
 
 
+@form_of(cameamp)
 def cameamp_lora(lr: float = 1e-6, **settings: Any) -> Chain:
     """CameAMP for LoRA: all regularizers, unless the settings say otherwise."""
-    switches: tuple[str, ...] = ("lora_rank_penalty", "edge_suppression", "spatial_awareness")
-    lora: dict[str, Any] = dict.fromkeys(switches, True)
-    return cameamp(lr, **lora | settings)
+    return cameamp(lr, **settings)
 
 
-def cameamp_full_finetune(lr: float = 1e-6, **settings: Any) -> Chain:
+@form_of(cameamp)
+def cameamp_full_finetune(
+    lr: float = 1e-6, *, full_finetune: bool = True, lora_rank_penalty: bool = False, **settings: Any
+) -> Chain:
     """CameAMP for all weights of a model: no rank penalty, SPD towards the weights it starts from."""
-    whole: dict[str, Any] = {"full_finetune": True, "lora_rank_penalty": False}
-    return cameamp(lr, **whole | settings)
+    return cameamp(lr, full_finetune=full_finetune, lora_rank_penalty=lora_rank_penalty, **settings)
 
 
-def cameamp_image(lr: float = 1e-4, **settings: Any) -> Chain:
+@form_of(cameamp)
+def cameamp_image(lr: float = 1e-4, *, frequency_penalty: float = 0.08, **settings: Any) -> Chain:
     """CameAMP with the README's settings for images."""
-    image: dict[str, Any] = {"frequency_penalty": 0.08}
-    return cameamp(lr, **image | settings)
+    return cameamp(lr, frequency_penalty=frequency_penalty, **settings)
 
 
-def cameamp_language(lr: float = 2e-5, **settings: Any) -> Chain:
+@form_of(cameamp)
+def cameamp_language(
+    lr: float = 2e-5, *, edge_suppression: bool = False, spatial_awareness: bool = False, **settings: Any
+) -> Chain:
     """CameAMP with the README's settings for language: nothing that looks at neighbors."""
-    language: dict[str, Any] = {"edge_suppression": False, "spatial_awareness": False}
-    return cameamp(lr, **language | settings)
+    return cameamp(lr, edge_suppression=edge_suppression, spatial_awareness=spatial_awareness, **settings)

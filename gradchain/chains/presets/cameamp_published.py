@@ -6,7 +6,10 @@ after it an average and Cautious; the mask learns until the end of the warm-up. 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.presets._arguments import checking
 from gradchain.chains.presets._phases import half_of, since, until, when
 from gradchain.chains.presets._refusal import refusing
 from gradchain.transforms import (
@@ -36,11 +39,13 @@ from gradchain.transforms import (
 )
 
 Betas = tuple[float, float, float]
-BROKEN = ("lora_rank_penalty", "rank_penalty_strength", "low_rank_emphasis", "enable_dual_momentum")
+Steps = Annotated[int, "[0, inf)"]
+BROKEN = ("lora_rank_penalty", "rank_penalty_strength", "low_rank_emphasis", "use_approximate_svd")
 
 
 @refusing("that version kept it and did nothing with it", "eta", "full_finetune")
 @refusing("describe() and optimizer.report() tell what happens", "verbose")
+@checking
 def cameamp_improved(
     lr: float = 1e-6,
     min_lr: float = 1e-7,
@@ -51,7 +56,7 @@ def cameamp_improved(
     betas: Betas = (0.8, 0.99, 0.999),
     beta1_decay: float = 0.9995,
     weight_decay: float = 5e-4,
-    warmup_steps: int = 500,
+    warmup_steps: Steps = 500,
     edge_threshold: float = 0.6,
     came: bool = True,
     edge_suppression: bool = True,
@@ -90,7 +95,7 @@ def cameamp_improved(
         *until(half, *([OrthogonalGradient(tolerance=0.0)] if orthogonal else []), Grams(), *edges),
         *since(half, Cautious(), *background),
         *([PublishedSpatialAwareness(detail_preservation=detail_preservation)] if spatial_awareness else []),
-        PublishedLRMask(mask_start=lr, min_lr=min_lr, max_lr=max_lr, lr_bump=lr_bump, mask_steps=warmup_steps),
+        PublishedLRMask(mask_start=lr, min_lr=min_lr, max_lr=max_lr, lr_bump=lr_bump, mask_steps=max(1, warmup_steps)),
         LearningRate(lr=lr),
         *until(warmup_steps, LaggedSPD(spd_lambda=weight_decay, rank_rate=0.1 if lora_rank_penalty else 0.0)),
     )
@@ -98,7 +103,10 @@ def cameamp_improved(
 
 @refusing("that version kept it and did nothing with it", "eta", "full_finetune")
 @refusing("describe() and optimizer.report() tell what happens", "verbose")
-@refusing("its torque on LoRA's matrices grows without bound, and without dual momentum this is cameamp_improved", *BROKEN)
+@refusing("its torque on LoRA's matrices grows without bound", *BROKEN)
+@refusing("without dual momentum, take cameamp_improved", "enable_dual_momentum")
+@refusing("nothing is cached here", "enable_cache", "max_cache_size")
+@checking
 def cameamp_dual(
     lr: float = 1e-6,
     min_lr: float = 1e-7,
@@ -109,7 +117,7 @@ def cameamp_dual(
     betas: Betas = (0.8, 0.99, 0.999),
     beta1_decay: float = 0.9995,
     weight_decay: float = 5e-4,
-    warmup_steps: int = 500,
+    warmup_steps: Steps = 500,
     edge_threshold: float = 0.6,
     came: bool = True,
     edge_suppression: bool = True,
@@ -149,7 +157,7 @@ def cameamp_dual(
             min_lr=min_lr,
             max_lr=max_lr,
             lr_bump=lr_bump,
-            mask_steps=warmup_steps,
+            mask_steps=max(1, warmup_steps),
             d_coef=d_coef,
             directed_steps=half_of(warmup_steps),
         ),

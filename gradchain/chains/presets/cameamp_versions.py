@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.presets._arguments import checking
 from gradchain.chains.presets._phases import Link, half_of, since, until
 from gradchain.chains.presets._refusal import refusing
 from gradchain.transforms import (
@@ -40,10 +43,12 @@ from gradchain.transforms import (
 )
 
 Betas = tuple[float, float, float]
+Steps = Annotated[int, "[0, inf)"]
 Four = tuple[float, float, float, float]
 
 
 @refusing("describe() and optimizer.report() tell what happens", "verbose")
+@checking
 def cameamp_original(
     lr: float = 1e-6,
     min_lr: float = 1e-7,
@@ -53,8 +58,8 @@ def cameamp_original(
     clip_threshold: float = 1.0,
     betas: Betas = (0.9, 0.999, 0.9999),
     weight_decay: float = 2.5,
-    warmup_steps: int = 500,
-    la_layers: int = 3,
+    warmup_steps: Steps = 500,
+    la_layers: Annotated[int, "[0, 4]"] = 3,
     alphas: Four = (0.6, 0.75, 0.85, 0.85),
     ks: tuple[int, int, int, int] = (5, 5, 3, 3),
     full_finetune: bool = False,
@@ -78,14 +83,17 @@ def cameamp_original(
         PublishedConfidence(beta3=betas[2], early_beta3_steps=1, eps2=eps[1]),
         *until(half, Grams()),
         *since(half, Cautious()),
-        PublishedLRMask(mask_start=lr, lr_max_start=lr, min_lr=min_lr, max_lr=max_lr, lr_bump=lr_bump, mask_steps=warmup_steps),
+        PublishedLRMask(
+            mask_start=lr, lr_max_start=lr, min_lr=min_lr, max_lr=max_lr, lr_bump=lr_bump, mask_steps=max(1, warmup_steps)
+        ),
         LearningRate(lr=lr),
         *until(warmup_steps, spd),
-        *([Phase(ahead, start=warmup_steps, stop=2 * warmup_steps)] if la_layers > 0 else []),
+        *([Phase(ahead, start=warmup_steps, stop=2 * warmup_steps)] if la_layers > 0 and warmup_steps > 0 else []),
     )
 
 
 @refusing("describe() and optimizer.report() tell what happens", "verbose")
+@checking
 def cameamp_original_8bit(
     lr: float = 1e-6,
     min_lr: float = 1e-7,
@@ -95,7 +103,7 @@ def cameamp_original_8bit(
     clip_threshold: float = 1.0,
     betas: Betas = (0.9, 0.999, 0.9999),
     weight_decay: float = 2.5,
-    warmup_steps: int = 500,
+    warmup_steps: Steps = 500,
     full_finetune: bool = False,
 ) -> Chain:
     """The first CameAMP's 8-bit twin: CAME with momentum and mask rounded to 8 bits, and SPD in the warm-up."""
@@ -113,6 +121,7 @@ def cameamp_original_8bit(
 
 
 @refusing("describe() and optimizer.report() tell what happens", "verbose")
+@checking
 def cameamp_adopt(
     lr: float = 1e-6,
     min_lr: float = 1e-7,
@@ -122,7 +131,7 @@ def cameamp_adopt(
     betas: Betas = (0.8, 0.99, 0.999),
     beta1_decay: float = 0.9995,
     weight_decay: float = 1.0,
-    warmup_steps: int = 500,
+    warmup_steps: Steps = 500,
     eta: float = 2.0,
     full_finetune: bool = False,
 ) -> Chain:
@@ -149,6 +158,7 @@ def cameamp_adopt(
 
 
 @refusing("describe() and optimizer.report() tell what happens", "verbose")
+@checking
 def cameamp_last(
     lr: float = 1e-6,
     min_lr: float = 1e-7,
@@ -160,7 +170,7 @@ def cameamp_last(
     eta: float = 2.0,
     beta1_decay: float = 0.9995,
     weight_decay: float = 5e-4,
-    warmup_steps: int = 500,
+    warmup_steps: Steps = 500,
     came: bool = True,
     full_finetune: bool = False,
 ) -> Chain:
@@ -178,6 +188,7 @@ def cameamp_last(
 
 
 @refusing("describe() and optimizer.report() tell what happens", "verbose")
+@checking
 def cameamp_ges(
     lr: float = 1e-6,
     min_lr: float = 1e-7,
@@ -188,7 +199,7 @@ def cameamp_ges(
     beta1_decay: float = 0.9995,
     eta: float = 2.0,
     weight_decay: float = 5e-4,
-    warmup_steps: int = 500,
+    warmup_steps: Steps = 500,
     full_finetune: bool = False,
 ) -> Chain:
     """CameAMP without a second moment: the gradient itself, clamped, under a confidence as AdaBelief's."""
@@ -220,6 +231,6 @@ def _fading(
 def _settling_mask(lr: float, min_lr: float, max_lr: float, lr_bump: float, warmup_steps: int, first: int) -> Link:
     """The mask of the later versions, which no schedule can take below a tenth."""
     mask = PublishedLRMask(
-        mask_start=lr, min_lr=min_lr, max_lr=max_lr, lr_bump=lr_bump, mask_steps=warmup_steps, mask_floor=0.1
+        mask_start=lr, min_lr=min_lr, max_lr=max_lr, lr_bump=lr_bump, mask_steps=max(1, warmup_steps), mask_floor=0.1
     )
     return Phase(mask, start=first)
