@@ -71,3 +71,4 @@ HinaAdamW = preset_class("HinaAdamW", presets.hina_adamw)
 HinaAdamWOptimizer = HinaAdamW  # the program's name
 ScheduleFreeAdamW = preset_class("ScheduleFreeAdamW", presets.schedule_free_adamw)
 ScheduleFreeSGD = preset_class("ScheduleFreeSGD", presets.schedule_free_sgd)
+HinaAdaptive = preset_class("HinaAdaptive", presets.hina_adaptive)

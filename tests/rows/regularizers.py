@@ -4,7 +4,7 @@ import numpy as np
 from links import Flow
 from reference import regularizers as reference
 
-from gradchain import chain
+from gradchain import chain, presets
 from gradchain import transforms as t
 
 LR = t.LearningRate(lr=1e-2)
@@ -48,7 +48,12 @@ TRANSFORMS = {  # as in table.py
     "PublishedFrequencyPenalty": (link := t.PublishedFrequencyPenalty(), chain(link, *ADAM, LR)),
     "PublishedSpatialAwareness": (link := t.PublishedSpatialAwareness(), chain(link, *ADAM, LR)),
 }
-PRESETS = {}
+PRESETS = {
+    "hina_adaptive": presets.hina_adaptive(edge_suppression=True, lora_rank_penalty=True, use_orthogonal_grad=True),
+    "hina_adaptive_adam": presets.hina_adaptive(
+        edge_suppression=True, use_agr=False, use_adopt_stability=False, use_lr_mask=False
+    ),
+}
 RULES = [  # as in test_against_references.py
     (t.BackgroundRegularization(background_threshold=0.9, background_decay=0.5), reference.background),
     (t.EdgeSuppression(edge_threshold=2.0, edge_decay=0.5), reference.edge_suppression),
@@ -245,4 +250,4 @@ REFUSED = {
     "rank_penalty_strength": POSITIVE,
     "variance_decay": DECAY,
 }
-REPLAYS = {}  # as in golden/test_replay.py: (family, published class) -> what makes the chain of a case
+REPLAYS = {("hina_other", "HinaAdaptive"): lambda case: presets.hina_adaptive(**case.kwargs)}  # as in golden/test_replay.py

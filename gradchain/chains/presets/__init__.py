@@ -19,6 +19,7 @@ from gradchain.chains.presets.cameamp_versions import (
 )
 from gradchain.chains.presets.classic import adafactor, adagrad, adam, adamw, amsgrad, lion, nadam, rmsprop, sgd
 from gradchain.chains.presets.hina_adamw import hina_adamw, hina_adamw_language, hina_adamw_lokr, hina_adamw_sd_lora
+from gradchain.chains.presets.hina_adaptive import hina_adaptive
 from gradchain.chains.presets.ladam import ladagrad, ladam, lrmsprop
 from gradchain.chains.presets.papers import adam_spd, adatam, adopt, c_adamw, grams
 from gradchain.chains.presets.relational import relational_gradient
@@ -60,6 +61,7 @@ __all__ = [
     "hina_adamw_language",
     "hina_adamw_lokr",
     "hina_adamw_sd_lora",
+    "hina_adaptive",
     "ladagrad",
     "ladam",
     "lion",
