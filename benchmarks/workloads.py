@@ -1,0 +1,51 @@
+"""The sets of parameters that are stepped."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+Shapes = list[tuple[int, ...]]
+
+
+def gpt2_small() -> Shapes:
+    width, vocabulary, context = 768, 50257, 1024
+    norm: Shapes = [(width,), (width,)]
+    attention: Shapes = [(3 * width, width), (3 * width,), (width, width), (width,)]
+    mlp: Shapes = [(4 * width, width), (4 * width,), (width, 4 * width), (width,)]
+    return [(vocabulary, width), (context, width), *(norm + attention + norm + mlp) * 12, *norm]
+
+
+def resnet18() -> Shapes:
+    shapes: Shapes = [(64, 3, 7, 7), (64,), (64,)]
+    for before, width in ((64, 64), (64, 128), (128, 256), (256, 512)):
+        shapes += [(width, before, 3, 3), (width,), (width,)] + [(width, width, 3, 3), (width,), (width,)] * 3
+        shapes += [(width, before, 1, 1), (width,), (width,)] if width != before else []
+    return [*shapes, (1000, 512), (1000,)]
+
+
+WORKLOADS: dict[str, Shapes] = {
+    "124M / 148 tensors": gpt2_small(),
+    "ResNet-18": resnet18(),
+    "500 LoRA matrices": [(8, 768), (768, 8)] * 250,
+    "2,000 x 100": [(100,)] * 2000,
+    "4096 x 4096": [(4096, 4096)],
+}
+QUICK: dict[str, Shapes] = {"matrix": [(256, 256)], "tiny": [(100,)] * 20}
+RELATIONAL: dict[str, Shapes] = {"relational, n = 1e6": [(1_000_000,)]}
+
+
+def made(shapes: Shapes) -> list[Tensor]:
+    """Parameters with gradients. No gradient is 0: denormal moments would slow every step."""
+    random = torch.Generator().manual_seed(0)
+    params: list[Tensor] = []
+    for shape in shapes:
+        param = nn.Parameter(torch.randn(shape, generator=random) * 0.02)
+        param.grad = torch.randn(shape, generator=random) * 0.01
+        params.append(param)
+    return params
+
+
+def size(shapes: Shapes) -> int:
+    """Elements in all."""
+    return sum(torch.Size(shape).numel() for shape in shapes)
