@@ -22,15 +22,15 @@ PACKAGES = ("heavyball", "torchzero", "pytorch_optimizer", "timm", "torch-optimi
 
 
 def eight_links() -> Chain:
-    """Moments, smoothing, masking, decay, pull to the anchor, speed limit."""
+    """What ladam, cautious masking, decoupled decay and a speed limit make together."""
     return chain(
         t.Moments(),
         t.Laplacian(c2=1e-4),
+        t.VarianceFloor(),
         t.Normalize(),
         t.Cautious(),
         t.WeightDecay(weight_decay=0.01),
         t.LearningRate(lr=LR),
-        t.SPD(),
         t.SpeedLimit(speed_limit=10.0),
     )
 

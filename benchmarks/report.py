@@ -36,7 +36,8 @@ def heading() -> str:
     packages = ", ".join(f"{name} {_version(name)}" for name in ("gradchain", *PACKAGES))
     settings = [f"{key}={value}" for key, value in sorted(os.environ.items()) if key.startswith(("MALLOC_", "OMP_"))]
     today = datetime.datetime.now(tz=datetime.UTC).date()
-    return f"{today}, {machine}, Python {platform.python_version()}, torch {torch.__version__}; {', '.join([packages, *settings])}.\n"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}; {', '.join([packages, *settings])}"
+    return f"{today}, {machine}, {versions}.\n"
 
 
 def _matrix(results: Sequence[Result]) -> str:
