@@ -29,7 +29,7 @@ def matched(live: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> Matc
     if (len(old) != len(live) and not labeled) or not all(_named(group) for group in (*live, *old)):
         return _by_position(live, saved)
     place = {_bare(name): (g, number) for g, group in enumerate(old) for name, number in _pairs(group)}
-    wanted = [[_bare(name) for name in group["param_names"]] for group in live]
+    wanted = [[_bare(name) for name, _ in _pairs(group)] for group in live]
     mine = {name for names in wanted for name in names}
     if not mine & place.keys() or any(len(names) != len(set(names)) for names in wanted):
         return _by_position(live, saved)
@@ -37,7 +37,7 @@ def matched(live: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> Matc
     moved: dict[Any, str] = {}
     for home, group, names in zip(_homes(wanted, place, live, old), live, wanted, strict=True):
         numbers = [place[name][1] if name in place else f"{name} was not saved" for name in names]
-        groups.append({**_labeled(old[home], group), "params": numbers, "param_names": list(group["param_names"])})
+        groups.append({**_labeled(old[home], group), "params": numbers, "param_names": list(group.get("param_names", ()))})
         for g, number in (place[name] for name in names if name in place):
             moved |= _moved(old[g], group, [number])
     missing = tuple(name for names in wanted for name in names if name not in place)
@@ -75,7 +75,7 @@ def _named(group: Mapping[str, Any]) -> bool:
 
 
 def _pairs(group: Mapping[str, Any]) -> list[tuple[str, int]]:
-    return list(zip(group["param_names"], group["params"], strict=True))
+    return list(zip(group.get("param_names", ()), group["params"], strict=True))  # an empty group may have none
 
 
 def _bare(name: str) -> str:

@@ -199,6 +199,10 @@ class ChainOptimizer(Optimizer):
         names = found(group, g, self._guess)
         if names is not None and earlier and "param_names" in earlier[0] and (names or self._names_found):
             group["param_names"] = names or [f"{g}.{i}" for i in range(len(group["params"]))]
+        with_names = "param_names" in group or isinstance(next(iter(group["params"]), None), tuple)
+        for empty in [other for other in (*earlier, group) if not other["params"]]:  # goes with either
+            if with_names or any("param_names" in other for other in earlier):
+                empty.setdefault("param_names", [])
         super().add_param_group(group)
         if names:
             group["param_names"] = names

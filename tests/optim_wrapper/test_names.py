@@ -6,7 +6,7 @@ import pytest
 import torch
 from training import param
 
-from gradchain import ChainError, chain
+from gradchain import ChainError, chain, presets
 from gradchain import transforms as t
 from gradchain.transforms import LearningRate
 
@@ -164,3 +164,16 @@ def test_names_found_by_structure_outlive_the_zeros():
 def test_a_copy_keeps_the_names():
     optimizer = RECIPE.optimizer(kohya())
     assert names(copy.deepcopy(optimizer)) == names(optimizer)
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0], [0, 1, 0]], ids=str)
+def test_an_empty_group_goes_with_groups_that_have_names(order):
+    groups = [{"params": []}, {"params": [("w", param(2))]}]
+    optimizer = presets.adam().optimizer([dict(groups[i]) for i in order])
+    full = order.index(1)
+    p = optimizer.param_groups[full]["params"][0]
+    assert optimizer.name_of(p) == "w"
+    p.grad = torch.ones_like(p)
+    optimizer.step()
+    twin = presets.adam().optimizer([dict(groups[i]) for i in order])
+    assert twin.load_state_dict(optimizer.state_dict()).clean and twin.state[p]["step"] == 1
