@@ -58,11 +58,9 @@ def traffic(link: Transform[Any]) -> tuple[dict[str, int], dict[str, int]]:
     whole: the tensor put together on one rank, worked on there, and sent back in pieces.
     """
     random = torch.Generator().manual_seed(0)
-    g, p, u, v, r = torch.randn(5, SIDE, SIDE, dtype=torch.float64, generator=random)
-    one = torch.ones((), dtype=torch.float64)
-    carry = Carry(
-        grad=g, param=p, update=u, second_moment=v.square(), gate=one, processed=g, residual=r, scale=one, bump_scale=one
-    )
+    p, one = torch.randn(SIDE, SIDE, dtype=torch.float64, generator=random), torch.ones((), dtype=torch.float64)
+    slots: dict[str, Any] = {slot: torch.rand(p.shape, dtype=p.dtype, generator=random) for slot in Carry._fields}
+    carry = Carry(**slots | {"param": p, "gate": one, "scale": one, "bump_scale": one, "branches": ()})
     layout, at_refresh = Watched(), Watched()
     state, ctx = link.init(p), Context(step=one, lr=one, shared=None, layout=layout)
     if isinstance(link, SharedTransform):
