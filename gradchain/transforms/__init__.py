@@ -20,7 +20,7 @@ from gradchain.transforms.centered_second_moment import CenteredSecondMoment
 from gradchain.transforms.centralize import Centralize
 from gradchain.transforms.clip_norm import ClipGlobalNorm, ClipNorm
 from gradchain.transforms.clip_scale import ClipScale
-from gradchain.transforms.clip_update_rms import ClipUpdateRMS
+from gradchain.transforms.clip_update_rms import ClipUpdateRMS, ScaledClipUpdateRMS
 from gradchain.transforms.clip_value import ClipValue
 from gradchain.transforms.confidence import Confidence, FactoredConfidence
 from gradchain.transforms.corrected_second_moment import CorrectedSecondMoment
@@ -43,7 +43,7 @@ from gradchain.transforms.int8_lr_mask import Int8LRMask
 from gradchain.transforms.inverse_time_decay import InverseTimeDecay
 from gradchain.transforms.l2 import L2
 from gradchain.transforms.lagged_moments import LaggedMoments
-from gradchain.transforms.lagged_spd import LaggedSPD, UphillSPD
+from gradchain.transforms.lagged_spd import LaggedSPD, PublishedOriginSPD, PublishedSPD, UphillSPD
 from gradchain.transforms.laplacian import Laplacian, UpdateLaplacian, WeightDiffusion
 from gradchain.transforms.laplacian_smoothing import LaplacianSmoothing
 from gradchain.transforms.largest_second_moment import LargestSecondMoment
@@ -72,7 +72,7 @@ from gradchain.transforms.parameter_scale import ParameterScale
 from gradchain.transforms.phase import Phase
 from gradchain.transforms.previous_mean_square import PreviousMeanSquare
 from gradchain.transforms.published_background_regularization import PublishedBackgroundRegularization
-from gradchain.transforms.published_confidence import PublishedConfidence
+from gradchain.transforms.published_confidence import PublishedConfidence, RaisedConfidence
 from gradchain.transforms.published_edge_history import PublishedEdgeHistory
 from gradchain.transforms.published_frequency_penalty import PublishedFrequencyPenalty
 from gradchain.transforms.published_lr_mask import DirectedLRMask, PublishedLRMask
@@ -207,10 +207,13 @@ __all__ = [
     "PublishedFrequencyPenalty",
     "PublishedLRMask",
     "PublishedLoKrScale",
+    "PublishedOriginSPD",
     "PublishedRelationalGuide",
+    "PublishedSPD",
     "PublishedSpatialAwareness",
     "PublishedWaveVariance",
     "PullToStart",
+    "RaisedConfidence",
     "RankAwareDecay",
     "RankPenalty",
     "RelationalGuide",
@@ -220,6 +223,7 @@ __all__ = [
     "RowTAM",
     "SAM",
     "SPD",
+    "ScaledClipUpdateRMS",
     "ScaledWeightDecay",
     "ScheduleFree",
     "SecondAverage",

@@ -7,8 +7,9 @@
 Reads    update, grad, param.   Writes  update.   State  none.   Cost  3 reads, 1 write, 2 sums a parameter.
 Shapes   any; where all |g| are equal, z = 0 and this is WeightDecay.   Units  wd is per unit of learning rate.
 Place    after the normalizing link, before LearningRate (and before masks and row scales, which then scale the decay too).
-Fields   weight_decay (wd): >= 0; decay_slope (alpha): >= 0, 0 is WeightDecay.
-Raises   ChainError if a field is negative.
+Fields   weight_decay (wd): >= 0; decay_slope (alpha): >= 0, 0 is WeightDecay; ada_decay_steps: step of a parameter from which
+         GroupAdaDecay leaves it alone, >= 1, None for never; it stays in the group's mean and deviation.
+Raises   ChainError if a field is out of range.
 Source   Nakamura and Hong, Adaptive Weight Decay for Deep Neural Networks, arXiv 1907.08931; GroupAdaDecay: Automagic CameAMP
          (hinablue/sd-scripts), last version.
 Differs  where all |g| are equal the sources divide 0 by 0. CameAMP decays in the first half of its warm-up only.
@@ -57,6 +58,8 @@ class AdaDecay(_Decay):
 class GroupAdaDecay(_Decay, SharedTransform):
     """Weight decay by the mean size of a parameter's gradient within the parameter group."""
 
+    ada_decay_steps: Annotated[int, "[1, inf)"] | None = None
+
     @override
     def measure(self, carry: Carry, state: NoState, ctx: Context) -> Tensor:
         size, layout = carry.grad.abs(), ctx.layout
@@ -80,4 +83,8 @@ class GroupAdaDecay(_Decay, SharedTransform):
     @override
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
         mean, deviation = ctx.shared
-        return self.decayed(carry, ctx.layout.mean(carry.grad.abs()), mean, deviation), state
+        decayed = self.decayed(carry, ctx.layout.mean(carry.grad.abs()), mean, deviation)
+        if self.ada_decay_steps is None:
+            return decayed, state
+        early = (ctx.step < self.ada_decay_steps).to(carry.update.device)
+        return carry._replace(update=torch.where(early, decayed.update, carry.update)), state

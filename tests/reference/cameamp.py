@@ -96,12 +96,21 @@ def factored_confidence(flows, beta3, eps2):
         yield {"update": f.update if f.update.ndim < 2 else f.update / np.sqrt(rank_one(seen, beta3))}
 
 
-def published_confidence(flows, beta3, early_beta3, early_beta3_steps, eps2):
+def published_confidence(flows, beta3, early_beta3, early_beta3_steps, eps2, raised=0.0):
     r = 0.0
     for t, f in enumerate(flows, 1):
         b = early_beta3 if t < early_beta3_steps else beta3
         r += (1 - b) * (f.residual**2 + eps2 - r)
-        yield {"update": f.update / np.sqrt(r)}
+        yield {"update": f.update * (r**-0.5 + raised)}
+
+
+def raised_confidence(flows, eps2, **decays):
+    return published_confidence(flows, eps2=eps2, raised=eps2, **decays)
+
+
+def scaled_clip(flows, d):
+    for f in flows:
+        yield {"update": f.update * d / max(1, np.sqrt((f.update**2).mean()))}
 
 
 def published_lr_mask(
@@ -160,6 +169,19 @@ def uphill_spd(flows, spd_lambda, rank_rate):
     return _lagging(flows, spd_lambda, rank_rate, 0 * flows[0].param, lambda f, away: (f.grad * f.param).sum())
 
 
+def published_spd(flows, spd_lambda, rank_rate, start=None):
+    a = flows[0].param if start is None else start
+    for f in flows:
+        n, w = f.param - f.update - a, f.param - a
+        far = np.linalg.norm(n)
+        r = min(max((far - np.linalg.norm(w)) / (far + 1e-8), 0), 1) if (f.grad * w).sum() > 0 else 0
+        yield {"update": f.param - a - n + spd_lambda * rank_factor(n.shape, rank_rate) * r * n}
+
+
+def published_origin_spd(flows, **fields):
+    return published_spd(flows, start=0 * flows[0].param, **fields)
+
+
 def origin_spd(flows, spd_lambda, rank_rate):
     for f in flows:
         n, w = f.param - f.update, f.param
@@ -187,10 +209,11 @@ def ada_decay(flows, weight_decay, decay_slope):
         yield {"update": f.update + 2 * weight_decay / (1 + np.exp(-decay_slope * z)) * f.param}
 
 
-def group_ada_decay(flows, weight_decay, decay_slope):
+def group_ada_decay(flows, weight_decay, decay_slope, ada_decay_steps):
     """Alone in its group, a parameter is average."""
-    for f in flows:
-        yield {"update": f.update + weight_decay * f.param}
+    for t, f in enumerate(flows, 1):
+        decays = ada_decay_steps is None or t < ada_decay_steps
+        yield {"update": f.update + decays * weight_decay * f.param}
 
 
 def initial_row_scale(flows, eta):

@@ -50,8 +50,12 @@ TRANSFORMS = {  # as in table.py
     "PreviousMeanSquare": (link := t.PreviousMeanSquare(), chain(link, t.Normalize(eps=0.0), LR)),
     "PublishedConfidence": (link := t.PublishedConfidence(), chain(t.TorqueMomentum(), link, LR)),
     "PublishedLRMask": (link := t.PublishedLRMask(mask_steps=3), chain(*ADAM, link, LR)),
+    "PublishedOriginSPD": (link := t.PublishedOriginSPD(), chain(LR, link)),
+    "PublishedSPD": (link := t.PublishedSPD(), chain(LR, link)),
+    "RaisedConfidence": (link := t.RaisedConfidence(), chain(t.TorqueMomentum(), link, LR)),
     "ResidualMomentum": (link := t.ResidualMomentum(), chain(link, t.Confidence(), LR)),
     "RowTAM": (link := t.RowTAM(), chain(link, t.Momentum(), LR)),
+    "ScaledClipUpdateRMS": (link := t.ScaledClipUpdateRMS(d=0.5), chain(link, LR)),
     "SecondAverage": (link := t.SecondAverage(), chain(t.ResidualMomentum(), link, t.Confidence(), LR)),
     "UphillSPD": (link := t.UphillSPD(), chain(t.DualMomentum(), t.PublishedConfidence(), LR, link)),
     "TorqueMomentum": (link := t.TorqueMomentum(torque_steps=3), chain(link, t.Confidence(), LR)),
@@ -99,6 +103,7 @@ RULES = [  # as in test_against_references.py
     (t.FactoredMeanSquare(beta2=0.9, eps1=0.01), reference.factored_mean_square),
     (t.FallingMomentum(momentum=0.9, beta1_decay=0.9, momentum_floor=0.3), reference.falling_momentum),
     (t.GroupAdaDecay(weight_decay=0.3), reference.group_ada_decay),
+    (t.GroupAdaDecay(weight_decay=0.3, ada_decay_steps=9), reference.group_ada_decay),
     (t.GrowingClamp(), reference.growing_clamp),
     (t.InitialRowScale(eta=1.5), reference.initial_row_scale),
     (t.Int8LRMask(**MASK), reference.int8_lr_mask),
@@ -113,6 +118,10 @@ RULES = [  # as in test_against_references.py
     (t.PublishedLRMask(**MASK, lr_max_start=0.5, mask_steps=6, mask_floor=0.1), reference.published_lr_mask),
     (t.ResidualMomentum(momentum=0.8), reference.residual_momentum),
     (t.RowTAM(tam_beta=0.8, tam_decay=0.7, tam_eps=0.01), reference.row_tam),
+    (t.PublishedOriginSPD(spd_lambda=0.7, rank_rate=0.1), reference.published_origin_spd),
+    (t.PublishedSPD(spd_lambda=0.7), reference.published_spd),
+    (t.RaisedConfidence(beta3=0.8, early_beta3=0.9, early_beta3_steps=9, eps2=0.01), reference.raised_confidence),
+    (t.ScaledClipUpdateRMS(d=0.7), reference.scaled_clip),
     (t.SecondAverage(second_beta=0.7), reference.second_average),
     (t.TorqueMomentum(torque_steps=12, torque_beta=0.7, torque_emphasis=1.3, torque_eps=0.01), reference.torque_momentum),
     (t.TorqueMomentum(torque_steps=1, momentum=0.9, beta1_decay=0.9), reference.torque_momentum),
@@ -189,6 +198,17 @@ BY_HAND = [  # as in test_by_hand.py
     (t.PreviousMeanSquare(eps1=0.0), TWO, {"update": [3, 0], "second_moment": [1, 4], "gate": 1}),
     # r = 1/4 of 1/4
     (t.PublishedConfidence(early_beta3=0.75, eps2=1e-30), TWO[:1], {"update": [4, 8]}),
+    (t.PublishedOriginSPD(spd_lambda=0.5), [flow(**AWAY)] * 2, {"update": [-3 + 15 / (10 + 1e-8), -4 + 20 / (10 + 1e-8)]}),
+    (
+        t.PublishedSPD(spd_lambda=0.5),
+        [flow([0, 0], grad=[-1, -1], param=[0, 0]), *[flow(**AWAY)] * 2],
+        {"update": [-3 + 15 / (10 + 1e-8), -4 + 20 / (10 + 1e-8)]},
+    ),
+    # e = 3.75: r = (1 - b) (0.25 + 3.75) = 1
+    (t.RaisedConfidence(early_beta3=0.75, eps2=3.75), TWO[:1], {"update": [4.75, 9.5]}),
+    # a root mean square of 5 becomes 2; one of 0.5 is doubled
+    (t.ScaledClipUpdateRMS(d=2.0), [flow([1, 7])], {"update": [0.4, 2.8]}),
+    (t.ScaledClipUpdateRMS(d=2.0), [flow([0.1, 0.7])], {"update": [0.2, 1.4]}),
     # k = 0.75 and 1.25, then 1 and 1.5; lr = 1/2
     (t.PublishedLRMask(**MASK, lr_max_start=0.5), [flow([1, -2])] * 2, {"update": [2, -6]}),
     # the learning rate is half of what it was at most: so is the mask
@@ -220,6 +240,7 @@ BY_HAND = [  # as in test_by_hand.py
         {"update": [-3 + 15 / (10 + 1e-8), -4 + 20 / (10 + 1e-8)]},
     ),
 ]
+INF = float("inf")
 UNIT, POSITIVE = [0.0, 0.999], [0.0, 9.0]
 MASKS = {"mask_start": POSITIVE, "min_lr": [0.0, 1e-9], "max_lr": [1.0], "lr_bump": POSITIVE}
 ALLOWED = {  # as in test_errors.py
@@ -243,7 +264,7 @@ ALLOWED = {  # as in test_errors.py
     t.FactoredConfidence: {"beta3": UNIT, "eps2": [1e-30, 1.0]},
     t.FactoredMeanSquare: {"beta2": UNIT, "eps1": [0.0, 1.0]},
     t.FallingMomentum: {"momentum": UNIT, "beta1_decay": [1e-3, 1.0], "momentum_floor": UNIT},
-    t.GroupAdaDecay: {"weight_decay": POSITIVE, "decay_slope": POSITIVE},
+    t.GroupAdaDecay: {"weight_decay": POSITIVE, "decay_slope": POSITIVE, "ada_decay_steps": [None, 1, 9]},
     t.GrowingClamp: {},
     t.InitialRowScale: {"eta": [1e-3, 9.0]},
     t.Int8LRMask: MASKS,
@@ -251,10 +272,16 @@ ALLOWED = {  # as in test_errors.py
     t.MeanSquare: {"beta2": UNIT, "eps1": [0.0, 1.0]},
     t.OriginSPD: {"spd_lambda": POSITIVE, "rank_rate": POSITIVE},
     t.PreviousMeanSquare: {"beta2": UNIT, "eps1": [0.0, 1.0]},
-    t.PublishedConfidence: {"beta3": UNIT, "early_beta3": UNIT, "early_beta3_steps": [1, 9], "eps2": [1e-30, 1.0]},
+    **{
+        kind: {"beta3": UNIT, "early_beta3": UNIT, "early_beta3_steps": [1, 9], "eps2": [1e-30, 1.0]}
+        for kind in (t.PublishedConfidence, t.RaisedConfidence)
+    },
+    t.PublishedOriginSPD: {"spd_lambda": POSITIVE, "rank_rate": POSITIVE},
+    t.PublishedSPD: {"spd_lambda": POSITIVE, "rank_rate": POSITIVE},
     t.PublishedLRMask: MASKS | {"lr_max_start": POSITIVE, "mask_steps": [1, 9], "mask_floor": [0.0, 1.0]},
     t.ResidualMomentum: {"momentum": UNIT},
     t.RowTAM: {"tam_beta": UNIT, "tam_decay": UNIT, "tam_eps": POSITIVE},
+    t.ScaledClipUpdateRMS: {"d": [1e-3, 9.0]},
     t.SecondAverage: {"second_beta": [0.0, 1.0]},
     t.TorqueMomentum: {
         "momentum": UNIT,
@@ -274,6 +301,7 @@ NO_COUNT = [(0, r"a whole number in \[1, inf\)"), (1.5, "a whole number")]
 REFUSED = {
     "beta1_decay": [(0.0, r"a number in \(0, 1\]"), (1.1, r"a number in \(0, 1\]")],
     "beta3": NO_DECAY,
+    "ada_decay_steps": [(0, r"a whole number in \[1, inf\).* or None"), (1.5, "a whole number")],
     "alpha_mix_ratio": [(-0.1, r"a number in \[0, inf\).* or None")],
     "d_coef": NEGATIVE,
     "decay_slope": NEGATIVE,
@@ -298,8 +326,9 @@ REFUSED = {
     **{(kind, "eps1"): NEGATIVE for kind in (t.MeanSquare, t.FactoredMeanSquare, t.PreviousMeanSquare)},
     **{
         (kind, "eps2"): [(0.0, r"a number in \(0, inf\)")]
-        for kind in (t.Confidence, t.FactoredConfidence, t.PublishedConfidence)
+        for kind in (t.Confidence, t.FactoredConfidence, t.PublishedConfidence, t.RaisedConfidence)
     },
+    (t.ScaledClipUpdateRMS, "d"): [(0.0, r"a number in \(0, inf\)"), (INF, r"a number in \(0, inf\)")],
     **{
         (kind, "momentum"): NO_DECAY
         for kind in (t.ResidualMomentum, t.FallingMomentum, t.TorqueMomentum, t.EightBitMomentum, t.DualMomentum)

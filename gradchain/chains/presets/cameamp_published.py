@@ -33,6 +33,7 @@ from gradchain.transforms import (
     PublishedFrequencyPenalty,
     PublishedLRMask,
     PublishedSpatialAwareness,
+    ScaledClipUpdateRMS,
     Signal,
     TorqueMomentum,
     UphillSPD,
@@ -138,7 +139,7 @@ def cameamp_dual(
         agr if edge_suppression else GroupAGR(),
         *when(spatial_awareness, DifferencePenalty(frequency_penalty=frequency_penalty)),
         Signal(),
-        *when(came, MeanSquare(eps1=eps[0]), Normalize(eps=0.0), ClipUpdateRMS(d=clip_threshold)),
+        *when(came, MeanSquare(eps1=eps[0]), Normalize(eps=0.0), ScaledClipUpdateRMS(d=clip_threshold)),
         DualMomentum(
             momentum=betas[0],
             beta1_decay=beta1_decay,

@@ -13,7 +13,6 @@ from gradchain.chains.presets._arguments import checking
 from gradchain.chains.presets._phases import Link, half_of, since, until
 from gradchain.chains.presets._refusal import refusing
 from gradchain.transforms import (
-    SPD,
     BlendedGrams,
     Cautious,
     ClipUpdateRMS,
@@ -30,12 +29,14 @@ from gradchain.transforms import (
     MeanSquare,
     MultilayerLookahead,
     Normalize,
-    OriginSPD,
     OrthogonalGradient,
     Phase,
     PreviousMeanSquare,
     PublishedConfidence,
     PublishedLRMask,
+    PublishedOriginSPD,
+    PublishedSPD,
+    RaisedConfidence,
     SecondAverage,
     Signal,
     TorqueMomentum,
@@ -66,7 +67,7 @@ def cameamp_original(
 ) -> Chain:
     """The first CameAMP: no regularizers, SPD in the warm-up, lookahead in layers for as long again."""
     half = half_of(warmup_steps)
-    spd = SPD(spd_lambda=weight_decay) if full_finetune else OriginSPD(spd_lambda=weight_decay)
+    spd = PublishedSPD(spd_lambda=weight_decay) if full_finetune else PublishedOriginSPD(spd_lambda=weight_decay)
     ahead = MultilayerLookahead(la_layers=max(1, la_layers), la_alphas=alphas, la_ks=ks)
     return chain(
         MeanSquare(beta2=betas[1], eps1=eps[0]),
@@ -107,7 +108,7 @@ def cameamp_original_8bit(
     full_finetune: bool = False,
 ) -> Chain:
     """The first CameAMP's 8-bit twin: CAME with momentum and mask rounded to 8 bits, and SPD in the warm-up."""
-    spd = SPD(spd_lambda=weight_decay) if full_finetune else OriginSPD(spd_lambda=weight_decay)
+    spd = PublishedSPD(spd_lambda=weight_decay) if full_finetune else PublishedOriginSPD(spd_lambda=weight_decay)
     return chain(
         FactoredMeanSquare(beta2=betas[1], eps1=eps[0]),
         Normalize(eps=0.0),
@@ -121,6 +122,7 @@ def cameamp_original_8bit(
 
 
 @refusing("describe() and optimizer.report() tell what happens", "verbose")
+@refusing("that version kept it and did nothing with it", "clip_threshold")
 @checking
 def cameamp_adopt(
     lr: float = 1e-6,
@@ -137,7 +139,7 @@ def cameamp_adopt(
 ) -> Chain:
     """CameAMP on ADOPT's scaling, with OrthoGrad in the first half of the warm-up and rows scaled by their first size."""
     half = half_of(warmup_steps)
-    spd = SPD(spd_lambda=weight_decay) if full_finetune else OriginSPD(spd_lambda=weight_decay)
+    spd = PublishedSPD(spd_lambda=weight_decay) if full_finetune else PublishedOriginSPD(spd_lambda=weight_decay)
     return chain(
         GroupAGR(agr_eps=0.0),
         Signal(),
@@ -146,7 +148,7 @@ def cameamp_adopt(
         Normalize(eps=0.0),
         GrowingClamp(),
         TorqueMomentum(momentum=betas[0], beta1_decay=beta1_decay, torque_steps=half, torque_eps=eps[0]),
-        PublishedConfidence(beta3=betas[2], early_beta3_steps=half, eps2=eps[1]),
+        Phase(PublishedConfidence(beta3=betas[2], early_beta3_steps=half, eps2=eps[1]), start=2),
         *until(half, Grams()),
         *since(half, Cautious()),
         *until(half, OrthogonalGradient(tolerance=0.0)),
@@ -158,6 +160,7 @@ def cameamp_adopt(
 
 
 @refusing("describe() and optimizer.report() tell what happens", "verbose")
+@refusing("that version kept it and did nothing with it", "context_window", "edge_threshold", "adaptation_rate")
 @checking
 def cameamp_last(
     lr: float = 1e-6,
@@ -175,19 +178,29 @@ def cameamp_last(
     full_finetune: bool = False,
 ) -> Chain:
     """The last CameAMP of that name: the second moment of the steps before, Grams that fades, adaptive decay, no SPD."""
+    first = 2 if came else 1  # the second moment spends a step to measure
+    confidence = Phase(RaisedConfidence(beta3=betas[2], early_beta3=betas[2], eps2=eps[1]), start=first)
     measured = [PreviousMeanSquare(beta2=betas[1], eps1=eps[0]), Normalize(eps=0.0), ClipUpdateRMS(d=clip_threshold)]
     return chain(
         GroupAGR(agr_eps=0.0),
         Signal(),
         *(measured if came else [GrowingClamp()]),
-        *_fading(betas, beta1_decay, weight_decay, warmup_steps, (eps[0], eps[1]), betas[2]),
+        *_fading(
+            confidence,
+            betas,
+            beta1_decay,
+            weight_decay,
+            warmup_steps,
+            eps[0],
+        ),
         *([] if full_finetune else [InitialRowScale(eta=eta)]),
-        _settling_mask(lr, min_lr, max_lr, lr_bump, warmup_steps, first=2 if came else 1),
+        _settling_mask(lr, min_lr, max_lr, lr_bump, warmup_steps, first=first),
         LearningRate(lr=lr),
     )
 
 
 @refusing("describe() and optimizer.report() tell what happens", "verbose")
+@refusing("that version kept it and did nothing with it", "clip_threshold")
 @checking
 def cameamp_ges(
     lr: float = 1e-6,
@@ -203,11 +216,12 @@ def cameamp_ges(
     full_finetune: bool = False,
 ) -> Chain:
     """CameAMP without a second moment: the gradient itself, clamped, under a confidence as AdaBelief's."""
+    confidence = PublishedConfidence(beta3=betas[2], early_beta3_steps=half_of(warmup_steps), eps2=eps[1])
     return chain(
         GroupAGR(agr_eps=0.0),
         Signal(),
         GrowingClamp(),
-        *_fading(betas, beta1_decay, weight_decay, warmup_steps, eps, 0.9999),
+        *_fading(confidence, betas, beta1_decay, weight_decay, warmup_steps, eps[0]),
         *([] if full_finetune else [InitialRowScale(eta=eta)]),
         _settling_mask(lr, min_lr, max_lr, lr_bump, warmup_steps, first=1),
         LearningRate(lr=lr),
@@ -215,16 +229,17 @@ def cameamp_ges(
 
 
 def _fading(
-    betas: Betas, beta1_decay: float, weight_decay: float, warmup_steps: int, eps: tuple[float, float], early_beta3: float
+    confidence: Link, betas: Betas, beta1_decay: float, weight_decay: float, warmup_steps: int, torque_eps: float
 ) -> list[Link]:
     """From the momentum to the decay, as the last version has it."""
     half = half_of(warmup_steps)
     return [
-        TorqueMomentum(momentum=betas[0], beta1_decay=beta1_decay, torque_steps=half, torque_eps=eps[0]),
+        TorqueMomentum(momentum=betas[0], beta1_decay=beta1_decay, torque_steps=half, torque_eps=torque_eps),
         *since(half, SecondAverage(second_beta=betas[0])),
-        PublishedConfidence(beta3=betas[2], early_beta3=early_beta3, early_beta3_steps=half, eps2=eps[1]),
+        confidence,
         BlendedGrams(grams_decay=beta1_decay),
-        *until(half, OrthogonalGradient(tolerance=0.0), GroupAdaDecay(weight_decay=weight_decay)),
+        *until(half, OrthogonalGradient(tolerance=0.0)),
+        GroupAdaDecay(weight_decay=weight_decay, ada_decay_steps=half),
     ]
 
 
