@@ -10,6 +10,8 @@ from links import Flow, run, stream
 
 from gradchain import chain, presets
 from gradchain import transforms as t
+from gradchain.optim_wrapper.layouts import WHOLE
+from gradchain.types import Carry, Context, NoState
 
 VECTORS = arrays(np.float64, 5, elements=st.floats(-10, 10).map(lambda x: round(x, 3)))
 
@@ -38,6 +40,25 @@ def test_projection_never_leads_further_out_nor_further_in_than_before(anchor, p
         np.testing.assert_allclose(out, update, atol=1e-12)
     else:
         assert arrived >= before - 1e-9
+
+
+SPDS = [t.SPD(spd_lambda=0.5), t.OriginSPD(spd_lambda=0.5), t.LaggedSPD(spd_lambda=0.5), t.UphillSPD(spd_lambda=0.5)]
+
+
+@pytest.mark.parametrize("link", SPDS, ids=lambda link: link.label)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("size", [3, 100, 100_000])
+def test_a_right_angle_does_not_fire_whatever_rounding_makes_of_it(link, dtype, size):
+    random = torch.Generator().manual_seed(size)
+    ctx = Context(torch.tensor(1.0), torch.tensor(0.1), None, WHOLE)
+    for _ in range(20):
+        w, g = (torch.randn(size, generator=random, dtype=dtype) for _ in range(2))
+        start, g = link.init(torch.zeros_like(w)), t.OrthogonalGradient().update(Carry(g, w, g), NoState(), ctx)[0].update
+        bent = g * (1 + torch.finfo(dtype).eps * torch.randn(size, generator=random, dtype=dtype))
+        for signal in (g, bent, bent + 1e-3 * w, bent - 1e-3 * w):
+            out, _ = link.update(Carry(signal, w, -w, processed=signal, regularized=signal), start, ctx)
+            fires = torch.dot(signal.double(), w.double()) > 1e-4 * signal.norm() * w.norm()
+            assert torch.equal(out.update, -w) != bool(fires)
 
 
 def test_at_full_strength_the_distance_is_what_it_was():
