@@ -59,8 +59,10 @@ def traffic(link: Transform[Any]) -> tuple[dict[str, int], dict[str, int]]:
     """
     random = torch.Generator().manual_seed(0)
     p, one = torch.randn(SIDE, SIDE, dtype=torch.float64, generator=random), torch.ones((), dtype=torch.float64)
-    slots: dict[str, Any] = {slot: torch.rand(p.shape, dtype=p.dtype, generator=random) for slot in Carry._fields}
-    carry = Carry(**slots | {"param": p, "gate": one, "scale": one, "bump_scale": one, "branches": ()})
+    slots: dict[str, Any] = {
+        slot: torch.rand(p.shape, dtype=p.dtype, generator=random) for slot in Carry._fields if slot != "branches"
+    }
+    carry = Carry(**slots)._replace(param=p, gate=one, scale=one, bump_scale=one)
     layout, at_refresh = Watched(), Watched()
     state, ctx = link.init(p), Context(step=one, lr=one, shared=None, layout=layout)
     if isinstance(link, SharedTransform):

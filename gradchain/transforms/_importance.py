@@ -47,5 +47,6 @@ def intrinsic(param: Tensor, layout: Layout) -> Tensor:
 
 def remembered(state: ImportanceState, score: Tensor, norm: Tensor, size: Tensor) -> ImportanceState:
     """The state after a refresh."""
+    norm, size = (x.nan_to_num(posinf=0) for x in (norm, size))
     norms = torch.cat((state.norms[1:], norm.reshape(1).to(state.norms)))
     return ImportanceState(score.to(state.score), norms, torch.where(state.start < 0, size, state.start))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -60,8 +60,25 @@ def adapters(infos: Sequence[ParamInfo]) -> Adapters:
     return _adapters(keys) if torch.compiler.is_compiling() else _remembered(keys)
 
 
+def resting(infos: Sequence[ParamInfo]) -> list[ParamInfo]:
+    """The other named parameters of the same groups, which have no gradient in this step: partners all the same."""
+    here = {(id(info.group), info.name) for info in infos}
+    rest: list[ParamInfo] = []
+    for key, group in {id(info.group): info.group for info in infos}.items():
+        named = zip(group.get("param_names", ()), group.get("params", ()), strict=False)
+        rest += [ParamInfo(name, param, group) for name, param in named if (key, name) not in here]
+    return rest
+
+
+def values(measured: Sequence[Tensor], rest: Sequence[ParamInfo]) -> list[Tensor]:
+    """What was measured, and the values of parameters that were not, in the dtype in which links compute."""
+    wholes = [cast(Tensor, getattr(info.param.detach(), "full_tensor", info.param.detach)()) for info in rest]
+    return [*measured, *(whole.to(torch.promote_types(whole.dtype, torch.float32)) for whole in wholes)]
+
+
 def told(infos: Sequence[ParamInfo], family: str) -> Mapping[str, Any]:
     """The findings of a link that works on this family."""
+    infos = [*infos, *resting(infos)]
     found = adapters(infos)
     names = [info.name for info in infos]
     if names and all(name.replace(".", "").isdigit() for name in names):
@@ -163,7 +180,7 @@ def _lora(parts: Mapping[str, int], keys: tuple[Key, ...]) -> str:
     """Why these are no pair; nothing if they are one."""
     if len(parts) < 2:
         missing = "B (lora_B or lora_up)" if "A" in parts else "A (lora_A or lora_down)"
-        return f"no {missing} of the same name has a gradient"
+        return f"no {missing} of the same name"
     if odd := _odd([*parts.values()], keys):
         return odd
     a, b = keys[parts["A"]], keys[parts["B"]]
@@ -185,7 +202,7 @@ def _lokr(parts: Mapping[str, int], keys: tuple[Key, ...]) -> str:
     for w in ("w1", "w2"):
         factors = _factors(parts, w)
         if not factors:
-            return f"no whole lokr_{w} (or lokr_{w}_a with lokr_{w}_b) of the same name has a gradient"
+            return f"no whole lokr_{w} (or lokr_{w}_a with lokr_{w}_b) of the same name"
         if odd := _odd(factors, keys):
             return odd
         shapes = [_matrix(keys[i]) for i in factors]
@@ -197,7 +214,7 @@ def _lokr(parts: Mapping[str, int], keys: tuple[Key, ...]) -> str:
 
 
 def dealt(measured: Sequence[Tensor], sizes: Mapping[int, Tensor], leads: Collection[int]) -> list[tuple[Tensor, Tensor]]:
-    """(size of the adapter, 1 for the factor that starts at zero) for each parameter; 0 where there is none."""
+    """(size of the adapter, 1 for the factor that starts at zero) for each measured parameter; 0 where there is none."""
     return [(sizes.get(i, w.new_zeros(())), w.new_full((), 1 if i in leads else 0)) for i, w in enumerate(measured)]
 
 

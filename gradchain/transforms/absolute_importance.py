@@ -72,7 +72,7 @@ class AbsoluteImportance(Transform[ImportanceState]):
         worth = 0.4 * gradient + 0.3 * change(size, state.start) + 0.3 * intrinsic(carry.param, ctx.layout)
         worth = torch.where((worth > 0.01) & worth.isfinite(), worth, 0.01)
         score = self.importance_decay * state.score + (1 - self.importance_decay) * worth
-        return remembered(state, score, norm.nan_to_num(posinf=0), size)
+        return remembered(state, score, norm, size)
 
     @override
     def update(self, carry: Carry, state: ImportanceState, ctx: Context) -> tuple[Carry, ImportanceState]:

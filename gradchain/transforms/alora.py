@@ -14,7 +14,7 @@ Fields   alora_ratio: lr of B over lr of A where the adapter is zero, >= 0.
 Raises   ChainError if alora_ratio is negative.
 Source   HinaAdamWOptimizer (hinablue/sd-scripts, e57630c), which names ALLoRA (arXiv 2410.09692) and LoRA+ (arXiv 2402.12354)
          as its models; no paper has this rule. Not ALoRA of arXiv 2403.16187, which allocates ranks.
-         Pairs are found by name. A partner without a gradient in this step counts as absent.
+         Pairs are found by name. A partner without a gradient in this step counts if it stands in one of the same groups.
 Differs  the program takes the parameters as its loop has left them, so that what stands later in a group sees new values;
          here both forms take them before the step. Its documentation gives every B the ratio. It finds a pair only within
          a parameter group, by parts of names anywhere, case included: "lora_attn.lora_up" is an A.
@@ -29,7 +29,7 @@ from typing import Annotated, Any, NamedTuple
 from torch import Tensor
 from typing_extensions import override
 
-from gradchain.transforms._pairs import adapters, alike, dealt, itself, mean_row_length, told
+from gradchain.transforms._pairs import adapters, alike, dealt, itself, mean_row_length, resting, told, values
 from gradchain.transforms._published_pairs import lora_pairs, pair_length
 from gradchain.types import Carry, Context, ParamInfo, SharedTransform
 
@@ -73,9 +73,10 @@ class ALoRA(_ALoRA):
 
     @override
     def share(self, measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> Sequence[Any]:
-        found = adapters(infos)
+        rest = resting(infos)
+        found, w = adapters([*infos, *rest]), values(measured, rest)
         b = {i for family, i in found.leads if family == "lora"}
-        products = {i: (measured[j].to(measured[i]).flatten(1), measured[i].flatten(1)) for i, j in found.pairs}
+        products = {i: (w[j].to(w[i]).flatten(1), w[i].flatten(1)) for i, j in found.pairs}
         return dealt(measured, alike(mean_row_length, products), b)
 
     @override
@@ -91,12 +92,14 @@ class PublishedALoRA(_ALoRA):
 
     @override
     def share(self, measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> Sequence[Any]:
-        pairs, alone = lora_pairs(infos)
-        both = {i: (measured[i].flatten(1), measured[j].to(measured[i]).flatten(1)) for i, j in pairs}
+        rest = resting(infos)
+        (pairs, alone), w = lora_pairs([*infos, *rest]), values(measured, rest)
+        both = {i: (w[i].flatten(1), w[j].to(w[i]).flatten(1)) for i, j in pairs}
         return dealt(measured, alike(pair_length, both), alone)
 
     @override
     def findings(self, infos: Sequence[ParamInfo]) -> Mapping[str, Any]:
+        infos = [*infos, *resting(infos)]
         pairs, alone = lora_pairs(infos)
         found = {
             "pairs": [{"A": infos[a].name, "B": infos[b].name} for a, b in pairs],

@@ -86,7 +86,7 @@ class Importance(SharedTransform[ImportanceState]):
     @override
     def refresh(self, carry: Carry, state: ImportanceState, ctx: Context) -> ImportanceState:
         score = self.importance_decay * state.score + (1 - self.importance_decay) * ctx.shared
-        return remembered(state, score, ctx.layout.norm(carry.grad).nan_to_num(posinf=0), ctx.layout.norm(carry.param))
+        return remembered(state, score, ctx.layout.norm(carry.grad), ctx.layout.norm(carry.param))
 
     @override
     def update(self, carry: Carry, state: ImportanceState, ctx: Context) -> tuple[Carry, ImportanceState]:

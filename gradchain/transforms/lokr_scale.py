@@ -11,7 +11,7 @@ Place    after Normalize, which would undo it; before WeightDecay, which is then
 Fields   lokr_damping (c): >= 0; lokr_ratio: lr of the factor that starts at zero over the lr of the others, >= 0.
 Raises   ChainError if a field is negative.
 Source   HinaAdamWOptimizer (hinablue/sd-scripts, e57630c), with ratio 0.6 alora_ratio; factors as LyCORIS multiplies them.
-         Factors are found by name. One without a gradient in this step counts as absent.
+         Factors are found by name. One without a gradient in this step counts if it stands in one of the same groups.
 Differs  in the program a full w1 and a decomposed w2 are never paired, and parameters are taken as its loop has left them;
          here before the step. An earlier revision multiplied w_b w_a, and never ran.
 """
@@ -25,7 +25,7 @@ from typing import Annotated, Any, NamedTuple
 from torch import Tensor
 from typing_extensions import override
 
-from gradchain.transforms._pairs import adapters, dealt, itself, kronecker_norms, told
+from gradchain.transforms._pairs import adapters, dealt, itself, kronecker_norms, resting, told, values
 from gradchain.transforms._published_pairs import kind, lokr_groups
 from gradchain.types import Carry, Context, ParamInfo, SharedTransform
 
@@ -70,9 +70,10 @@ class LoKrScale(_LoKrScale):
 
     @override
     def share(self, measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> Sequence[Any]:
-        found = adapters(infos)
+        rest = resting(infos)
+        found = adapters([*infos, *rest])
         leads = {i for family, i in found.leads if family == "lokr"}
-        return dealt(measured, kronecker_norms(measured, found.kronecker), leads)
+        return dealt(measured, kronecker_norms(values(measured, rest), found.kronecker), leads)
 
     @override
     def findings(self, infos: Sequence[ParamInfo]) -> Mapping[str, Any]:
@@ -87,11 +88,13 @@ class PublishedLoKrScale(_LoKrScale):
 
     @override
     def share(self, measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> Sequence[Any]:
-        norms = kronecker_norms(measured, [((i,), (j,)) for i, j in lokr_groups(infos)])
+        rest = resting(infos)
+        norms = kronecker_norms(values(measured, rest), [((i,), (j,)) for i, j in lokr_groups([*infos, *rest])])
         leads = {i for i, info in enumerate(infos) if kind(info.name) == "lokr_w2"}
         return dealt(measured, norms, leads)
 
     @override
     def findings(self, infos: Sequence[ParamInfo]) -> Mapping[str, Any]:
+        infos = [*infos, *resting(infos)]
         pairs = [{"w1": infos[i].name, "w2": infos[j].name} for i, j in lokr_groups(infos)]
         return {"pairs": pairs} if pairs else {}

@@ -5,7 +5,8 @@
 Reads    update, param.   Writes  update.   State  anchor (a): the parameter before the first step; drift: 0-d, the last |n -
          a| / |n|.
 Cost     4 reads, 1 write, 2 sums.
-Shapes   any; empty passes through, as does a parameter that arrives at 0.   Units  those of the parameter.
+Shapes   any; empty passes through, as does a parameter that arrives at 0 or is too long to be measured.   Units  those of the
+         parameter.
 Place    last, on the proposed step.
 Fields   spd_lambda (l): strength, >= 0. The learning rate is the group's.
 Raises   ChainError if spd_lambda is negative.
@@ -54,5 +55,6 @@ class PullToStart(Transform[PullToStartState]):
     def update(self, carry: Carry, state: PullToStartState, ctx: Context) -> tuple[Carry, PullToStartState]:
         u, n = carry.update, carry.param - carry.update
         away, size = n - state.anchor, ctx.layout.norm(n)
-        drift = torch.where(size > 0, ctx.layout.norm(away) / torch.where(size > 0, size, 1), 0)
+        drift = ctx.layout.norm(away) / torch.where(size > 0, size, 1)
+        drift = torch.where((size > 0) & drift.isfinite(), drift, 0)
         return carry._replace(update=u + ctx.lr * self.spd_lambda * drift * away), PullToStartState(state.anchor, drift)

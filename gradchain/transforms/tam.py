@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from gradchain.transforms._cosine import cosine
 from gradchain.types import Carry, Context, Transform
 
 
@@ -52,9 +53,7 @@ class TAM(Transform[TAMState]):
 
     @override
     def update(self, carry: Carry, state: TAMState, ctx: Context) -> tuple[Carry, TAMState]:
-        g, m, layout = carry.update, state.momentum, ctx.layout
-        lengths = layout.norm(m) * layout.norm(g)
-        cosine = layout.dot(m, g) / torch.where(lengths > 0, lengths, 1)
-        s = (self.tam_decay * state.similarity + (1 - self.tam_decay) * cosine).to(g.dtype)
+        g, m = carry.update, state.momentum
+        s = (self.tam_decay * state.similarity + (1 - self.tam_decay) * cosine(m, g, ctx.layout)).to(g.dtype)
         damped = (self.tam_eps + (1 + s) / 2) * g
         return carry._replace(update=damped), TAMState(self.tam_beta * m + damped, s)

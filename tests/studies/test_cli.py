@@ -49,7 +49,7 @@ def test_the_page_on_sharding_has_the_table_of_what_transforms_ask(capsys):
     assert (ROOT / "docs" / "sharding.md").read_text().endswith(printed), "write the output of `gradchain shards` there"
     for line in (
         "| `Normalize` | local |  |",
-        "| `SPD` | 3 sums |  |",
+        "| `SPD` | 4 sums |  |",
         "| `Laplacian` | rows |  |",
         "| `RankPenalty` | 2 sums, whole |",
     ):

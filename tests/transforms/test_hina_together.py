@@ -213,7 +213,7 @@ def test_a_configuration_is_the_preset_with_other_numbers_and_gives_way_to_keywo
 
 
 @pytest.mark.parametrize("published", [False, True])
-@pytest.mark.parametrize("size", [0.0, 1e-30, 1e18])
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e18, 1e37])
 def test_degenerate_parameters_and_gradients_leave_finite_parameters(published, size):
     recipe = presets.adaptive_hina(published=published, relations=True, relationship_discovery_interval=2, warmup_steps=3)
     params = [torch.nn.Parameter(torch.full(s, size)) for s in [(3, 4), (4, 3), (1,), (), (0,), (2, 2, 2)]]

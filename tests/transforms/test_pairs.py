@@ -105,13 +105,13 @@ def test_factors_of_lokr_are_found_and_their_norm_is_the_kronecker_product_s(w1,
 
 
 NEAR_MISSES = [
-    ({"q.lora_A.weight": (2, 5)}, ["no B (lora_B or lora_up) of the same name has a gradient"]),
-    ({"q.lora_up.weight": (4, 2)}, ["no A (lora_A or lora_down) of the same name has a gradient"]),
+    ({"q.lora_A.weight": (2, 5)}, ["no B (lora_B or lora_up) of the same name"]),
+    ({"q.lora_up.weight": (4, 2)}, ["no A (lora_A or lora_down) of the same name"]),
     ({"q.lora_A.weight": (2, 5), "k.lora_B.weight": (4, 2)}, ["no B", "no A"]),
     ({"q.lora_A.weight": (2, 5), "q.lora_B.weight": (4, 3)}, ["(4, 3) and A of shape (2, 5) have no rank in common"] * 2),
     ({"q.lora_A.weight": (2, 5), "q.lora_B.weight": (4,)}, ["q.lora_B.weight of shape (4,) is no matrix"] * 2),
     ({"q.lora_A.weight": (0, 5), "q.lora_B.weight": (4, 0)}, ["q.lora_A.weight of shape (0, 5) is no matrix"] * 2),
-    ({"w.lokr_w1": (3, 4)}, ["no whole lokr_w2 (or lokr_w2_a with lokr_w2_b) of the same name has a gradient"]),
+    ({"w.lokr_w1": (3, 4)}, ["no whole lokr_w2 (or lokr_w2_a with lokr_w2_b) of the same name"]),
     ({"w.lokr_w1_a": (3, 2), "w.lokr_w2": (6, 5)}, ["no whole lokr_w1 "] * 2),
     ({"w.lokr_w1": (3, 4), "w.lokr_w2_a": (6, 2), "w.lokr_w2_b": (3, 5)}, ["lokr_w2_b of shapes (6, 2) and (3, 5)"] * 3),
     ({**W1[0], **W2[3], "w.lokr_t2": (2, 2, 3, 3)}, ["lokr_t2 of shape (2, 2, 3, 3) does not fit"] * 4),
@@ -216,16 +216,43 @@ def test_a_zero_b_and_a_lone_factor_leave_a_as_it_is():
         assert factors(t.PublishedALoRA(), alone)[0] == pytest.approx({name: 16 if name == B else 1})
 
 
-def test_a_frozen_partner_counts_as_absent():
-    params = {name: torch.nn.Parameter(torch.ones(shape)) for name, shape in PAIR.items()}
+@pytest.mark.parametrize("link", [t.ALoRA(), t.PublishedALoRA()], ids=lambda link: link.label)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_a_partner_without_a_gradient_counts_with_its_value(link, dtype):
+    tensors = values(**PAIR)
+    params = {name: torch.nn.Parameter(torch.tensor(value).to(dtype)) for name, value in tensors.items()}
     params[B].requires_grad_(False)
+    optimizer = chain(link, t.LearningRate(lr=1.0)).optimizer(params.items())
+    params[A].grad = torch.ones_like(params[A])
+    a, b = (params[name].detach().double().numpy() for name in (A, B))
+    wanted = a - reference.alora_factors(a, b, 16.0)[0]
+    optimizer.step()
+    found = params[A].detach().double().numpy()
+    np.testing.assert_allclose(
+        found, wanted, rtol=1e-9 if dtype == torch.float64 else 1e-2, atol=1e-9 if dtype == torch.float64 else 1e-2
+    )
+    (pair,) = optimizer.report().findings[link.label]["pairs"]
+    assert (pair["A"], pair["B"]) == (A, B) and "near misses" not in optimizer.report().findings[link.label]
+
+
+def test_a_frozen_factor_of_lokr_counts_with_its_value():
+    tensors = values(**W1[1], **W2[1])
+    whole, _ = factors(t.LoKrScale(), tensors)
+    params = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in tensors.items()}
+    optimizer = chain(t.LoKrScale(), t.LearningRate(lr=1.0)).optimizer(params.items())
+    params["w.lokr_w2_b"].grad = torch.ones(2, 5, dtype=torch.float64)
+    optimizer.step()
+    step = torch.tensor(tensors["w.lokr_w2_b"]) - params["w.lokr_w2_b"].detach()
+    torch.testing.assert_close(step, torch.full_like(step, whole["w.lokr_w2_b"]))
+
+
+def test_a_partner_that_the_optimizer_does_not_have_is_a_near_miss():
+    params = {A: torch.nn.Parameter(torch.ones(2, 5)), "bias": torch.nn.Parameter(torch.ones(3))}
     optimizer = chain(t.ALoRA(), t.LearningRate(lr=1.0)).optimizer(params.items())
     params[A].grad = torch.ones_like(params[A])
     optimizer.step()
     assert torch.equal(params[A], torch.zeros_like(params[A]))
-    assert optimizer.report().findings["alora"]["near misses"] == [
-        f"{A}: no B (lora_B or lora_up) of the same name has a gradient"
-    ]
+    assert optimizer.report().findings["alora"]["near misses"] == [f"{A}: no B (lora_B or lora_up) of the same name"]
 
 
 def test_without_names_nothing_is_scaled_and_the_report_says_so():
