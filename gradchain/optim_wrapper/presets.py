@@ -6,11 +6,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from gradchain.chains import Chain, presets
+from gradchain.chains import presets
+from gradchain.chains.partition import Recipe
 from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
 
-def preset_class(name: str, preset: Callable[..., Chain]) -> type[ChainOptimizer]:
+def preset_class(name: str, preset: Callable[..., Recipe]) -> type[ChainOptimizer]:
     """A class whose constructor takes parameters, then what the preset takes, then ``driver``."""
     wanted = inspect.signature(preset, eval_str=True)
 
@@ -72,3 +73,10 @@ HinaAdamWOptimizer = HinaAdamW  # the program's name
 ScheduleFreeAdamW = preset_class("ScheduleFreeAdamW", presets.schedule_free_adamw)
 ScheduleFreeSGD = preset_class("ScheduleFreeSGD", presets.schedule_free_sgd)
 HinaAdaptive = preset_class("HinaAdaptive", presets.hina_adaptive)
+Muon = preset_class("Muon", presets.muon)
+CMuon = preset_class("CMuon", presets.c_muon)
+CameMuon = preset_class("CameMuon", presets.came_muon)
+MuonAdamW = preset_class("MuonAdamW", presets.muon_adamw)
+Lamb = preset_class("Lamb", presets.lamb)
+Lars = preset_class("Lars", presets.lars)
+StableAdamW = preset_class("StableAdamW", presets.stable_adamw)

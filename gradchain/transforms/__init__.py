@@ -12,6 +12,7 @@ from gradchain.transforms.allora import ALLoRA
 from gradchain.transforms.alora import ALoRA, PublishedALoRA
 from gradchain.transforms.amsgrad_moments import AMSGradMoments
 from gradchain.transforms.apply_scale import ApplyScale
+from gradchain.transforms.average_momentum import AverageMomentum, NesterovAverage
 from gradchain.transforms.background_regularization import BackgroundRegularization
 from gradchain.transforms.blended_grams import BlendedGrams
 from gradchain.transforms.cautious import Cautious
@@ -19,6 +20,7 @@ from gradchain.transforms.cautious_weight_decay import CautiousWeightDecay
 from gradchain.transforms.centered_second_moment import CenteredSecondMoment
 from gradchain.transforms.centralize import Centralize
 from gradchain.transforms.clip_norm import ClipGlobalNorm, ClipNorm
+from gradchain.transforms.clip_normalized_rms import ClipNormalizedRMS
 from gradchain.transforms.clip_scale import ClipScale
 from gradchain.transforms.clip_update_rms import ClipUpdateRMS, ScaledClipUpdateRMS
 from gradchain.transforms.clip_value import ClipValue
@@ -47,6 +49,7 @@ from gradchain.transforms.lagged_spd import LaggedSPD, PublishedOriginSPD, Publi
 from gradchain.transforms.laplacian import Laplacian, UpdateLaplacian, WeightDiffusion
 from gradchain.transforms.laplacian_smoothing import LaplacianSmoothing
 from gradchain.transforms.largest_second_moment import LargestSecondMoment
+from gradchain.transforms.lars import LARS
 from gradchain.transforms.last_partner_relations import LastPartnerRelations
 from gradchain.transforms.learning_rate import LearningRate
 from gradchain.transforms.lion import Lion
@@ -68,6 +71,7 @@ from gradchain.transforms.normalize import Normalize
 from gradchain.transforms.origin_spd import OriginSPD
 from gradchain.transforms.orthogonal_component import OrthogonalComponent
 from gradchain.transforms.orthogonal_gradient import OrthogonalGradient
+from gradchain.transforms.orthogonalize import Orthogonalize
 from gradchain.transforms.parameter_scale import ParameterScale
 from gradchain.transforms.phase import Phase
 from gradchain.transforms.previous_mean_square import PreviousMeanSquare
@@ -107,6 +111,7 @@ from gradchain.transforms.tam import TAM
 from gradchain.transforms.top_eigenvalue_l2 import TopEigenvalueL2
 from gradchain.transforms.torque_damping import TorqueDamping
 from gradchain.transforms.torque_momentum import TorqueMomentum
+from gradchain.transforms.trust_ratio import TrustRatio
 from gradchain.transforms.variance_floor import VarianceFloor
 from gradchain.transforms.wave_variance import PublishedWaveVariance, WaveVariance
 from gradchain.transforms.weight_decay import WeightDecay
@@ -129,6 +134,7 @@ __all__ = [
     "AlignmentDamping",
     "AllPairsGuide",
     "ApplyScale",
+    "AverageMomentum",
     "BackgroundRegularization",
     "BlendedGrams",
     "Cautious",
@@ -137,6 +143,7 @@ __all__ = [
     "Centralize",
     "ClipGlobalNorm",
     "ClipNorm",
+    "ClipNormalizedRMS",
     "ClipScale",
     "ClipUpdateRMS",
     "ClipValue",
@@ -170,6 +177,7 @@ __all__ = [
     "Int8LRMask",
     "InverseTimeDecay",
     "L2",
+    "LARS",
     "LRMask",
     "LaggedMoments",
     "LaggedSPD",
@@ -189,6 +197,7 @@ __all__ = [
     "Momentum",
     "MonotoneMoments",
     "MultilayerLookahead",
+    "NesterovAverage",
     "NesterovMoments",
     "NesterovMomentum",
     "NormCeiling",
@@ -196,6 +205,7 @@ __all__ = [
     "OriginSPD",
     "OrthogonalComponent",
     "OrthogonalGradient",
+    "Orthogonalize",
     "ParameterScale",
     "Phase",
     "PreviousMeanSquare",
@@ -239,6 +249,7 @@ __all__ = [
     "TopEigenvalueL2",
     "TorqueDamping",
     "TorqueMomentum",
+    "TrustRatio",
     "UpdateLaplacian",
     "UphillSPD",
     "VarianceFloor",

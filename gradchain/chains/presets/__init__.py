@@ -21,6 +21,8 @@ from gradchain.chains.presets.classic import adafactor, adagrad, adam, adamw, am
 from gradchain.chains.presets.hina_adamw import hina_adamw, hina_adamw_language, hina_adamw_lokr, hina_adamw_sd_lora
 from gradchain.chains.presets.hina_adaptive import hina_adaptive
 from gradchain.chains.presets.ladam import ladagrad, ladam, lrmsprop
+from gradchain.chains.presets.large_batch import lamb, lars, stable_adamw
+from gradchain.chains.presets.matrix import c_muon, came_muon, muon, muon_adamw
 from gradchain.chains.presets.papers import adam_spd, adatam, adopt, c_adamw, grams
 from gradchain.chains.presets.relational import relational_gradient
 from gradchain.chains.presets.relativistic import relativistic_adam, relativistic_adamw
@@ -43,7 +45,9 @@ __all__ = [
     "amsgrad",
     "automagic",
     "c_adamw",
+    "c_muon",
     "came",
+    "came_muon",
     "cameamp",
     "cameamp_adopt",
     "cameamp_dual",
@@ -64,8 +68,12 @@ __all__ = [
     "hina_adaptive",
     "ladagrad",
     "ladam",
+    "lamb",
+    "lars",
     "lion",
     "lrmsprop",
+    "muon",
+    "muon_adamw",
     "nadam",
     "relational_gradient",
     "relativistic_adam",
@@ -74,5 +82,6 @@ __all__ = [
     "schedule_free_adamw",
     "schedule_free_sgd",
     "sgd",
+    "stable_adamw",
     "suggest_c2",
 ]
