@@ -40,6 +40,10 @@ def parallel(
                 f"branch {label!r} has {rates[0]!r}, which belongs behind the merge, where there is one for all branches. "
                 f"Leave it out with .without({rates[0]!r})."
             )
+        if climbs := [link.label for link in inner if "perturbs" in link.traits]:
+            raise ChainError(
+                f"branch {label!r} has {climbs[0]!r}, which moves the parameters for all branches. Put it first in the chain."
+            )
         links.append(Branch(name=label, first=not links))
         links += [replace(link, scope=f"{label}/{link.scope}".rstrip("/")) for link in inner]
     return (*links, Merge(name=name, merge=merge))

@@ -32,6 +32,16 @@ class Partition:
     chains: Mapping[str, Chain]
     by: Mapping[str, Rule] | Callable[[str, Tensor], str] | None
 
+    def __post_init__(self) -> None:
+        climbing = [(label, one) for label, part in self.chains.items() for one in part.links if "perturbs" in one.traits]
+        for label, one in climbing[1:]:
+            first, other = climbing[0]
+            if type(one) is not type(other):
+                raise ChainError(
+                    f"{other.label!r} of {first!r} and {one.label!r} of {label!r} climb in one step, and each in its own way. "
+                    "Use one of them in both."
+                )
+
     @property
     def parts(self) -> Mapping[str, Chain]:
         """The chains by label, as ``Chain.parts`` has one without."""

@@ -2,7 +2,7 @@
 
     f = param - update;   every k steps:  s <- s + a (f - s),  and the step lands on s
 
-Reads    update, param.   Writes  update.   State  slow (s): like the parameter, its value before the first step.
+Reads    update, param, gate.   Writes  update.   State  slow (s): like the parameter, its value before the first step.
 Cost     3 reads, 2 writes.
 Shapes   any; elementwise.   Units  those of the parameter.
 Place    last: it owns the write, so that no link behind it may change the step. State of the links before it goes on.
@@ -10,7 +10,7 @@ Fields   la_steps (k): steps between meetings, >= 1; la_alpha (a): share of the 
 Raises   ChainError if a field is out of range.
 Source   Zhang et al., Lookahead Optimizer, arXiv 1907.08610, algorithm 1; k and a as in the authors' code.
 Differs  that code keeps the slow weights and the count out of its checkpoints; timm's first meeting does nothing. A meeting at
-         lr = 0 is left out here, so that such a step changes nothing.
+         lr = 0, or behind a closed gate, is left out here, so that such a step changes nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Lookahead(Transform[LookaheadState]):
     """Slow weights that the parameters return to."""
 
     State = LookaheadState
-    reads = frozenset({"update", "param"})
+    reads = frozenset({"update", "param", "gate"})
     traits = frozenset({"owns"})
     off = {"la_alpha": 1.0}
 
@@ -60,7 +60,7 @@ class Lookahead(Transform[LookaheadState]):
     @override
     def update(self, carry: Carry, state: LookaheadState, ctx: Context) -> tuple[Carry, LookaheadState]:
         f, a = carry.param - carry.update, self.la_alpha
-        meet = (ctx.step % self.la_steps == 0) & (ctx.lr != 0)
+        meet = (ctx.step % self.la_steps == 0) & (ctx.lr != 0) & (carry.gate != 0)
         slow = torch.where(meet, a * f + (1 - a) * state.slow, state.slow)
         back = torch.where(meet, f - slow, 0)
         return carry._replace(update=carry.update + back), LookaheadState(slow)

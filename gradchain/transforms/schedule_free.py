@@ -5,11 +5,11 @@
 
 y is the parameter while training. x is not stored: it is (y - (1 - b) z) / b, what ``optimizer.eval()`` puts in place of y.
 
-Reads    update, param.   Writes  update.   State  z: like the parameter; weight_sum (sum of w), lr_max (c_max): 0-d.
+Reads    update, param, gate.   Writes  update.   State  z: like the parameter; weight_sum (sum of w), lr_max (c_max): 0-d.
 Cost     3 reads, 2 writes.
 Shapes   any; elementwise.   Units  u and z: those of the parameter.
 Place    last, behind LearningRate: it owns the write. What forms u should have no momentum of its own, since b takes its part;
-         weight decay stands before LearningRate and decays y. A closed gate stops y, and z must then not have moved (ADOPT).
+         weight decay stands before LearningRate and decays y. A step behind a closed gate counts for nothing.
 Fields   momentum (b): place of y between z and x, in (0, 1); r, weight_lr_power (p): powers of the weights, >= 0;
          warmup_steps: steps over which the step and its weight rise to full size, 0 for none.
 Raises   ChainError if a field is out of range.
@@ -43,7 +43,7 @@ class ScheduleFree(Transform[ScheduleFreeState]):
     """Interpolation and averaging in place of a schedule."""
 
     State = ScheduleFreeState
-    reads = frozenset({"update", "param"})
+    reads = frozenset({"update", "param", "gate"})
     traits = frozenset({"owns", "averages"})
 
     momentum: Annotated[float, "(0, 1)"] = 0.9
@@ -68,7 +68,8 @@ class ScheduleFree(Transform[ScheduleFreeState]):
     def update(self, carry: Carry, state: ScheduleFreeState, ctx: Context) -> tuple[Carry, ScheduleFreeState]:
         y, z, b, t = carry.param, state.z, self.momentum, ctx.step
         warm = (t / self.warmup_steps).clamp(max=1) if self.warmup_steps > 0 else torch.ones_like(t)
-        u, rate = warm * carry.update, warm * ctx.lr
+        open_ = carry.gate != 0
+        u, rate = torch.where(open_, warm * carry.update, 0), torch.where(open_, warm * ctx.lr, 0)
         lr_max = torch.maximum(state.lr_max, rate.to(state.lr_max))
         w = torch.where(rate > 0, t**self.r * lr_max**self.weight_lr_power, 0).to(state.weight_sum)
         total = state.weight_sum + w

@@ -138,6 +138,10 @@ def test_surgery_keeps_links_in_their_branch():
             "two branches, the first for the length; found adam, ball, c",
         ),
         (lambda: parallel({"a": presets.adam(), "b": BALL}), r"branch 'a' has 'learning_rate'.*\.without\('learning_rate'\)"),
+        (
+            lambda: parallel({"a": chain(t.SAM(), BALL), "b": BALL}),
+            "branch 'a' has 'sam', which moves the parameters for all branches. Put it first",
+        ),
         (lambda: parallel(BOTH, merge="product"), "merge must be one of 'sum', 'mean', 'graft' or a function; found 'product'"),
         (lambda: chain(parallel(BOTH), parallel(BOTH)), "two links are named 'adam'"),
         (lambda: chain(Branch(name="a", first=True), BALL), "is not closed"),
