@@ -10,20 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gradchain.transforms
+import gradchain
 from gradchain.chains import Chain, presets
 from gradchain.optim_wrapper.traffic import traffic_table
 from gradchain.studies.ablation import ablate
+from gradchain.studies.catalogue import PRESETS, TRANSFORMS, summary, techniques
 from gradchain.studies.extras import needs
 from gradchain.studies.report import draw_curves, table, write_runs
 from gradchain.studies.tasks import TASKS
 from gradchain.types import ChainError
-
-PRESETS = [name for name in presets.__all__ if inspect.signature(getattr(presets, name)).return_annotation in (Chain, "Chain")]
-
-
-def _summary(thing: Any) -> str:
-    return (inspect.getdoc(thing) or "").partition("\n")[0]
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -46,10 +41,9 @@ def _preset(name: str, settings: Sequence[tuple[str, Any]] = ()) -> Chain:
 
 
 def _list(_: argparse.Namespace) -> None:
-    transforms = {name: getattr(gradchain.transforms, name) for name in gradchain.transforms.__all__}
     groups = {
-        "presets": {name: _summary(getattr(presets, name)) for name in PRESETS},
-        "transforms": {name: _summary(transform) for name, transform in transforms.items()},
+        "presets": {name: summary(getattr(presets, name)) for name in PRESETS},
+        "transforms": {name: summary(transform) for name, transform in TRANSFORMS.items()},
         "tasks": {name: task.about for name, task in TASKS.items()},
     }
     for title, entries in groups.items():
@@ -59,13 +53,16 @@ def _list(_: argparse.Namespace) -> None:
 
 
 def _shards(_: argparse.Namespace) -> None:
-    transforms = {name: getattr(gradchain.transforms, name) for name in gradchain.transforms.__all__}
-    print(traffic_table({name: kind() for name, kind in transforms.items() if not _required(kind)}))
+    print(traffic_table({name: kind() for name, kind in TRANSFORMS.items() if not _required(kind)}))
 
 
 def _required(kind: type) -> bool:
     """Whether a transform cannot be made without being told more; Phase is what it wraps."""
     return any(parameter.default is parameter.empty for parameter in inspect.signature(kind).parameters.values())
+
+
+def _techniques(_: argparse.Namespace) -> None:
+    print(techniques())
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -106,6 +103,8 @@ def parser() -> argparse.ArgumentParser:
     listing.set_defaults(run=_list)
     show = commands.add_parser("show", help="a preset's links, hyperparameters and state")
     show.set_defaults(run=_show)
+    table_of = commands.add_parser("techniques", help="what each transform is, its source and its presets, as a Markdown table")
+    table_of.set_defaults(run=_techniques)
     shards = commands.add_parser("shards", help="what each transform asks of other ranks, as a Markdown table")
     shards.set_defaults(run=_shards)
     study = commands.add_parser("ablate", help="train a preset with every link and without each of them")
