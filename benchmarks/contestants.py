@@ -26,7 +26,7 @@ def eight_links() -> Chain:
     return chain(
         t.Moments(),
         t.Laplacian(c2=1e-4),
-        t.VarianceFloor(),
+        t.VarianceFloor(name="variance_floor"),
         t.Normalize(),
         t.Cautious(),
         t.WeightDecay(weight_decay=0.01),

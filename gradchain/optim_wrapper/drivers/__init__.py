@@ -3,7 +3,7 @@
 loop      one parameter at a time, eagerly
 stacked   small parameters of one shape as one, the others one at a time, eagerly
 compiled  the same stacks, and large parameters alone, each shape as one compiled graph
-auto      stacked; compiled where a parameter is on a CUDA device
+auto      loop, until the others have been through as many tests
 
 Compiling pays in a long run; on the CPU it is left to be asked for, since it takes seconds and a C++ compiler.
 """

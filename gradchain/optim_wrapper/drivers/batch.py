@@ -7,7 +7,7 @@ import operator
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class Step:
 
     graphs: dict[Hashable, Graph | None]  # None where a program cannot be traced
     compile: bool
+    failures: list[Exception]  # of the compiler, of all steps; the first is told
     counts: dict[float, Tensor] = field(default_factory=lambda: {})  # step counts as tensors
     numbers: dict[tuple[int, ...], tuple[Any, Sequence[Tensor]]] = field(default_factory=lambda: {})
 
@@ -140,13 +141,15 @@ class Batch:
         active, refreshed = self.plan[link.label]
         if position not in self.home.shared or not active:
             return ()
-        if link.transform.refresh_schedule is not None and not refreshed:
+        transform = cast("SharedTransform[Any]", link.transform)
+        if not (refreshed or transform.every_step or transform.refresh_schedule is None):
             return ()
         try:
             (measured,) = self.run(position)
         except Untraceable:
             return [(job.info, job.measure(link)) for job in self.one_by_one(position)]
-        return list(zip(self.home.infos, measured.unbind() if self.home.stacked else (measured,), strict=True))
+        rows = measured.clone().unbind() if self.home.stacked else (measured,)  # it may lie in memory that all stacks share
+        return list(zip(self.home.infos, rows, strict=True))
 
     def meet(self, position: int, answers: dict[int, Any]) -> None:
         """Hear what the shared link there says."""
@@ -171,11 +174,7 @@ class Batch:
         """Run the chain, or its part that measures for the shared link at ``until``; Untraceable where it cannot be."""
         if self.jobs is not None:
             raise Untraceable
-        answers = {
-            position: joined(list(told.values()), self.home.stacked)
-            for position, told in self.told.items()
-            if until is None or position < until
-        }
+        answers = self.answers(until)
         leaves = [leaf for answer in answers.values() for leaf in answer.leaves]
         tensors = self.home.tensors(self.grads)
         given = [*tensors, *self.numbers, *leaves]
@@ -188,12 +187,20 @@ class Batch:
             raise Untraceable
         return graph.run(*[given[i] for i in graph.places], *self.step.on_host(graph, self.numbers))
 
+    def answers(self, until: int | None) -> dict[int, Answer]:
+        """What the shared links before ``until`` have said; Untraceable where it has no common form."""
+        told = {position: list(said.values()) for position, said in self.told.items() if until is None or position < until}
+        try:
+            return {position: joined(said, self.home.stacked) for position, said in told.items()}
+        except ValueError as error:
+            raise Untraceable from error
+
     def traced(self, until: int | None, answers: dict[int, Answer], given: list[Tensor], first: int) -> Graph | None:
         home = self.home
         keys, since = tuple(home.state), tuple(home.since)
         program = Program(home.links, home.used, keys, since, self.plan, home.stacked, answers, until)
         try:
-            return Graph(program, given, range(first, first + len(self.numbers)), self.step.compile)
+            graph = Graph(program, given, range(first, first + len(self.numbers)), self.step.compile)
         except Exception as error:  # whatever tracing may raise
             warnings.warn(
                 f"parameters of shape {tuple(home.raw[0].shape)} run one by one: their chain cannot be traced "
@@ -202,6 +209,12 @@ class Batch:
                 stacklevel=2,
             )
             return None
+        if graph.failure is not None:
+            if not self.step.failures:
+                text = f"{type(graph.failure).__name__}: {str(graph.failure).partition(chr(10))[0]}"
+                warnings.warn(f"a graph did not compile, and runs uncompiled ({text})", RuntimeWarning, stacklevel=2)
+            self.step.failures.append(graph.failure)
+        return graph
 
     def one_by_one(self, stop: int) -> list[Job]:
         """The parameters as jobs, run up to the link at ``stop``."""

@@ -6,7 +6,6 @@ number. The compiler is called below dynamo: the plan of the driver takes the pl
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,8 +35,9 @@ class Graph:
         host, self.body, self.places = _parted(traced, numbers)
         self.host = NUMBERS_FIRST_SEEN.setdefault(host.code, host.forward)
         self.run: Function = self.body.forward
+        self.failure: Exception | None = None  # the compiler's
         if compile:
-            self.run = compiled(self.body, recompute=not program.stacked)
+            self.run, self.failure = compiled(self.body, recompute=not program.stacked)
 
 
 def _parted(traced: fx.GraphModule, numbers: range) -> tuple[fx.GraphModule, fx.GraphModule, list[int]]:
@@ -77,21 +77,15 @@ def _writes(node: fx.Node) -> bool:
     return schema is None or schema.is_mutable
 
 
-def compiled(body: fx.GraphModule, recompute: bool) -> Function:
-    """The graph through inductor, or as it is, with a warning, where no form of it compiles."""
-    first = RECOMPUTE if recompute else {}
+def compiled(body: fx.GraphModule, recompute: bool) -> tuple[Function, Exception | None]:
+    """The graph through inductor; or as it is, with what the compiler raised, where no form of it compiles."""
     failures: list[Exception] = []
-    for options in (first, RECOMPUTE if first is not RECOMPUTE else {}):
+    for options in (RECOMPUTE, {}) if recompute else ({}, RECOMPUTE):
         try:
-            return _through_inductor(body, options)
+            return _through_inductor(body, options), None
         except Exception as error:  # whatever a compiler may raise
             failures.append(error)
-    warnings.warn(
-        f"a graph did not compile, and runs uncompiled ({type(failures[0]).__name__}: {str(failures[0]).splitlines()[0]})",
-        RuntimeWarning,
-        stacklevel=2,
-    )
-    return body.forward
+    return body.forward, failures[0]
 
 
 def _through_inductor(body: fx.GraphModule, options: dict[str, Any]) -> Function:

@@ -35,6 +35,7 @@ class Planned:
         self.compile = compile
         self.plan: Plan | None = None
         self.graphs: dict[Hashable, Graph | None] = {}
+        self.failures: list[Exception] = []
 
     def prepare(self, optimizer: ChainOptimizer) -> None:
         optimizer.rows()
@@ -48,7 +49,7 @@ class Planned:
             return
         params = _params(optimizer)
         grads = [param.grad for param in params]
-        self._plan(optimizer, params, grads).run(optimizer, grads, Step(self.graphs, self.compile))
+        self._plan(optimizer, params, grads).run(optimizer, grads, Step(self.graphs, self.compile, self.failures))
 
     def _plan(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> Plan:
         if self.plan is None or not self.plan.fits(optimizer, params, grads):
@@ -166,8 +167,10 @@ class Plan:
         places = [row.info.place for row in self.odd]
         absent = {i for i, grad in enumerate(grads) if grad is None}
         batches: list[Batch] = []
+        parted = False  # whether a home's parameters no longer have taken the same number of steps
         for home in self.homes:
             if absent and not absent.isdisjoint(home.places):
+                parted = parted or not absent.issuperset(home.places)
                 places += home.places
                 continue
             home.bind(optimizer.links_at(*home.at))
@@ -176,7 +179,7 @@ class Plan:
         try:
             loop(jobs, batches)
         finally:
-            self.version = self.steps._version
+            self.version = -1 if parted else self.steps._version
 
 
 def _counts(key: str) -> bool:

@@ -1,0 +1,175 @@
+"""Every driver gives the loop's numbers, and what each does with graphs, plans and failures."""
+
+import warnings
+
+import pytest
+import torch
+from table import PRESETS
+from torch import nn
+from training import param
+
+from gradchain import chain, presets
+from gradchain import transforms as t
+from gradchain.optim_wrapper.drivers import graphs
+
+SHAPES = [(4, 6), (5,), (4, 6), (3, 2, 2), (4, 6), (5,), ()]
+
+
+def trained(recipe, driver, count=50, shapes=SHAPES, dtype=torch.float64, absent=None):
+    """Parameters and state after steps on gradients that are the same for every driver; one may miss one, by its place."""
+    params = [param(*shape, seed=i, dtype=dtype) for i, shape in enumerate(shapes)]
+    optimizer = recipe.optimizer(params, driver=driver)
+    random = torch.Generator().manual_seed(1)
+    for i in range(count):
+        for at, p in enumerate(params):
+            grad = torch.randn(p.shape, generator=random, dtype=dtype)
+            p.grad = None if i == 2 and at == absent else grad
+        optimizer.step()
+    return params, optimizer
+
+
+def agree(ours, theirs, rtol=1e-6):
+    (params, optimizer), (others, other) = ours, theirs
+    torch.testing.assert_close(params, others, rtol=rtol, atol=1e-9)
+    for p, q in zip(params, others, strict=True):
+        assert optimizer.state[p].keys() == other.state[q].keys()
+        assert optimizer.state[p]["step"] == other.state[q]["step"]
+
+
+@pytest.mark.parametrize("recipe", list(PRESETS.values()), ids=PRESETS)
+def test_stacked_gives_the_loop_s_numbers_for_every_preset(recipe):
+    agree(trained(recipe, "stacked", absent=1), trained(recipe, "loop", absent=1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", list(PRESETS.values()), ids=PRESETS)
+def test_compiled_gives_the_loop_s_numbers_for_every_preset(recipe):
+    shapes = [(4, 6), (4, 6), (5,)]
+    agree(trained(recipe, "compiled", shapes=shapes), trained(recipe, "loop", shapes=shapes))
+
+
+@pytest.mark.slow
+def test_a_large_parameter_is_compiled_alone_and_gives_the_loop_s_numbers():
+    recipe, shapes = presets.ladam(c2=0.1, weight_decay=0.01), [(256, 192)]
+    agree(trained(recipe, "compiled", 5, shapes), trained(recipe, "loop", 5, shapes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(100,), (8, 768), (64, 64)])
+def test_the_crash_of_a_stack_with_a_mean_that_feeds_elementwise_code_is_got_round(shape):
+    """torch 2.13's C++ back end raises KeyError on some forms of this chain: vmap, a mean, a result written in place."""
+    recipe = chain(t.Moments(), t.Normalize(), t.Cautious(), t.WeightDecay(weight_decay=0.1), t.LearningRate(lr=1e-2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it compiles, it does not fall back
+        ours = trained(recipe, "compiled", 4, [shape] * 3, torch.float32)
+    agree(ours, trained(recipe, "loop", 4, [shape] * 3, torch.float32), rtol=1e-5)
+
+
+def test_a_compiler_that_fails_is_told_of_once_and_the_graph_runs_uncompiled(monkeypatch):
+    asked = []
+
+    def broken(body, options):
+        asked.append(options)
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(graphs, "_through_inductor", broken)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ours = trained(presets.adamw(), "compiled", 5, [(4, 6), (4, 6)])
+    told = [str(w.message) for w in caught if issubclass(w.category, RuntimeWarning)]
+    assert len(told) == 1 and "runs uncompiled (RuntimeError: no compiler)" in told[0]
+    assert len(asked) == 2  # both forms were tried, once
+    agree(ours, trained(presets.adamw(), "loop", 5, [(4, 6), (4, 6)]))
+
+
+def test_a_crash_in_the_first_form_is_got_round_by_the_second(monkeypatch):
+    through = []
+
+    def picky(body, options):
+        through.append(options)
+        if len(through) == 1:
+            raise KeyError("buf4")
+        return body.forward
+
+    monkeypatch.setattr(graphs, "_through_inductor", picky)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained(presets.c_adamw(), "compiled", 3, [(100,)] * 3)
+    assert through[0] != through[1]
+
+
+def test_a_scheduler_makes_no_new_graph(monkeypatch):
+    """Hyperparameters are inputs: one graph a shape, whatever their values; the compiler is not asked again."""
+    compiled = []
+    monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: compiled.append(body) or body.forward)
+    torch._dynamo.utils.counters.clear()
+    params = [param(4, 6), param(4, 6, seed=1), param(5)]
+    optimizer = presets.adamw(lr=1.0).optimizer(params, driver="compiled")
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=102)  # changes lr and betas
+    for i in range(100):
+        for p in params:
+            p.grad = torch.sin(p.detach() + i)
+        optimizer.step()
+        scheduler.step()
+    assert len(compiled) == 2  # a stack of two, and one alone
+    assert not torch._dynamo.utils.counters["stats"]  # dynamo has not been asked at all
+
+
+def test_parameters_of_a_known_shape_share_its_graph(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: compiled.append(body) or body.forward)
+    large = [param(256, 192, seed=i) for i in range(4)]
+    optimizer = presets.adamw().optimizer(large, driver="compiled")
+    for p in large:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert len(compiled) == 1
+
+
+def test_rows_of_a_stack_are_the_parameters_state():
+    _, optimizer = trained(presets.adamw(), "stacked", 2, [(3,), (3,)])
+    first, second = (optimizer.state[p]["moments/first"] for p in optimizer.param_groups[0]["params"])
+    assert first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
+
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+GPU_PRESETS = [presets.adamw(), presets.ladam(c2=0.1), presets.c_adamw()]
+
+
+def on_gpu(recipe, driver):
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 8)).cuda()
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    return model, recipe.optimizer(model.parameters(), driver=driver)
+
+
+@cuda
+@pytest.mark.parametrize("recipe", GPU_PRESETS, ids=["adamw", "ladam", "c_adamw"])
+@pytest.mark.parametrize("driver", ["loop", "stacked", "compiled"])
+def test_a_step_on_a_gpu_waits_for_nothing(recipe, driver):
+    _, optimizer = on_gpu(recipe, driver)
+    for _ in range(2):
+        optimizer.step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@cuda
+@pytest.mark.slow
+def test_a_step_on_a_gpu_can_be_captured():
+    model, optimizer = on_gpu(presets.adamw(lr=torch.tensor(1e-3, device="cuda")), "compiled")
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            optimizer.step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        optimizer.step()
+    before = [p.detach().clone() for p in model.parameters()]
+    graph.replay()
+    torch.cuda.synchronize()
+    assert all((p != b).any() for p, b in zip(model.parameters(), before, strict=True))
