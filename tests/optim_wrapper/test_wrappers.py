@@ -118,6 +118,7 @@ def test_checkpoints_and_copies_go_on_bit_for_bit(recipe, options):
 
 
 @ALL
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # inductor's own, when it is loaded
 @pytest.mark.parametrize("driver", ["stacked", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_every_driver_gives_the_numbers_of_the_loop(recipe, options, driver):
     nets = [model(), model()]
