@@ -11,7 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.masked import masked
 from gradchain.chains.presets._refusal import refusing
+from gradchain.chains.where import matrices
 from gradchain.transforms import (
     ADOPT,
     AGR,
@@ -129,7 +131,7 @@ def adaptive_hina(
         )
     adam = (Moments(betas=betas), Normalize(eps=eps))
     return chain(
-        *_when(use_agr, AGR()),
+        *_when(use_agr, masked(AGR(), by=matrices)),  # it would stop parameters of one element
         *_when(use_orthogonal_grad, OrthogonalGradient(), Signal()),
         *_when(use_tam, TAM(tam_beta=betas[0], tam_decay=tam_beta)),
         *((ADOPT(betas=betas, adopt_eps=eps),) if use_adopt_stability else adam),
