@@ -135,3 +135,21 @@ def test_figures_of_every_transform_are_0d_and_finite_from_the_start(link):
     for p in (param(4, 5), param(1)):
         figures = link.figures(link.init(p.detach()))
         assert all(value.dim() == 0 and value.isfinite() for value in figures.values())
+
+
+ADAPTIVE = [  # links whose figures or findings tell a user what they are doing
+    *("Cautious", "TAM", "SPD", "OriginSPD", "LaggedSPD", "PullToStart", "SpeedLimit", "GlobalSpeedLimit"),
+    *("LRMask", "PublishedLRMask", "Importance", "AbsoluteImportance", "Relations", "LastPartnerRelations"),
+    *("AlignmentDamping", "TorqueDamping", "ALoRA", "PublishedALoRA", "LoKrScale", "PublishedLoKrScale", "RelationalGuide"),
+]
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_every_adaptive_link_tells_something_after_steps(name):
+    link, recipe = TRANSFORMS[name]
+    named = {"a.lora_A": (2, 4), "a.lora_B": (5, 2), "c.lokr_w1": (2, 3), "c.lokr_w2": (3, 2)}
+    optimizer = recipe.optimizer([(key, param(*shape, seed=i)) for i, (key, shape) in enumerate(named.items())])
+    steps(optimizer, 3)
+    report = optimizer.report()
+    assert report.figures.get(link.label) or report.findings.get(link.label)
+    assert link.label in str(report)
