@@ -94,6 +94,7 @@ class Context(NamedTuple):
     lr: Tensor  # 0-d float64: the group's current learning rate, for links that scale with it besides LearningRate
     shared: Any  # this link's own share() result for this parameter
     layout: Layout
+    dtype: torch.dtype = torch.float32  # in which the parameter is stored, by its real parts
 
 
 class NoState(NamedTuple):

@@ -41,7 +41,7 @@ class Pure(Job):
     def __init__(self, info: ParamInfo, grad: Tensor, links: tuple[BoundLink, ...], state: Mapping[str, Tensor], known: Known):
         dtype, used = compute_dtype(info.param), known.binder.used
         carry = start(elements(info.param).to(dtype), elements(grad).to(dtype), used)
-        Flow.__init__(self, links, scalar(info.group["lr"]), state, used, state["step"] + 1, carry)
+        Flow.__init__(self, links, scalar(info.group["lr"]), state, used, state["step"] + 1, carry, info.param.dtype)
         self.info, self.label, self.at = info, known.label, 0
         self.view, self.sharded = elements_of_none, None
 

@@ -2,7 +2,9 @@
 
 from gradchain.transforms.absolute_importance import AbsoluteImportance
 from gradchain.transforms.ada_decay import AdaDecay, GroupAdaDecay
+from gradchain.transforms.adan_moments import AdanMoments
 from gradchain.transforms.adapter_weight_decay import AdapterWeightDecay
+from gradchain.transforms.ademamix import AdEMAMix
 from gradchain.transforms.adopt import ADOPT
 from gradchain.transforms.agc import AGC
 from gradchain.transforms.agr import AGR
@@ -12,6 +14,7 @@ from gradchain.transforms.allora import ALLoRA
 from gradchain.transforms.alora import ALoRA, PublishedALoRA
 from gradchain.transforms.amsgrad_moments import AMSGradMoments
 from gradchain.transforms.apply_scale import ApplyScale
+from gradchain.transforms.atan2 import Atan2
 from gradchain.transforms.average_momentum import AverageMomentum, NesterovAverage
 from gradchain.transforms.background_regularization import BackgroundRegularization
 from gradchain.transforms.blended_grams import BlendedGrams
@@ -43,6 +46,7 @@ from gradchain.transforms.importance import Importance
 from gradchain.transforms.initial_row_scale import InitialRowScale
 from gradchain.transforms.int8_lr_mask import Int8LRMask
 from gradchain.transforms.inverse_time_decay import InverseTimeDecay
+from gradchain.transforms.kahan import Kahan
 from gradchain.transforms.l2 import L2
 from gradchain.transforms.lagged_moments import LaggedMoments
 from gradchain.transforms.lagged_spd import LaggedSPD, PublishedOriginSPD, PublishedSPD, UphillSPD
@@ -58,6 +62,7 @@ from gradchain.transforms.lookahead import Lookahead
 from gradchain.transforms.lora_plus import LoRAPlus
 from gradchain.transforms.low_rank_emphasis import LowRankEmphasis
 from gradchain.transforms.lr_mask import LRMask
+from gradchain.transforms.mars import MARS
 from gradchain.transforms.matrix_l2 import MatrixL2
 from gradchain.transforms.mean_square import FactoredMeanSquare, MeanSquare
 from gradchain.transforms.moments import Moments
@@ -75,6 +80,8 @@ from gradchain.transforms.orthogonalize import Orthogonalize
 from gradchain.transforms.parameter_scale import ParameterScale
 from gradchain.transforms.phase import Phase
 from gradchain.transforms.previous_mean_square import PreviousMeanSquare
+from gradchain.transforms.prodigy_distance import ProdigyDistance
+from gradchain.transforms.proximal_weight_decay import ProximalWeightDecay
 from gradchain.transforms.published_background_regularization import PublishedBackgroundRegularization
 from gradchain.transforms.published_confidence import PublishedConfidence, RaisedConfidence
 from gradchain.transforms.published_edge_history import PublishedEdgeHistory
@@ -82,8 +89,10 @@ from gradchain.transforms.published_frequency_penalty import PublishedFrequencyP
 from gradchain.transforms.published_lr_mask import DirectedLRMask, PublishedLRMask
 from gradchain.transforms.published_spatial_awareness import PublishedSpatialAwareness
 from gradchain.transforms.pull_to_start import PullToStart
+from gradchain.transforms.radam import RAdam
 from gradchain.transforms.rank_aware_decay import RankAwareDecay
 from gradchain.transforms.rank_penalty import RankPenalty
+from gradchain.transforms.rate_weighted_momentum import RateWeightedMomentum
 from gradchain.transforms.relational_guide import (
     AllPairsGuide,
     PublishedAllPairsGuide,
@@ -96,6 +105,7 @@ from gradchain.transforms.residual_momentum import FallingMomentum, ResidualMome
 from gradchain.transforms.row_tam import RowTAM
 from gradchain.transforms.sam import ASAM, SAM
 from gradchain.transforms.scale_lr_mask import ElementLRMask, TensorLRMask
+from gradchain.transforms.scaled_normalize import ScaledNormalize
 from gradchain.transforms.scaled_weight_decay import ScaledWeightDecay
 from gradchain.transforms.schedule_free import ScheduleFree
 from gradchain.transforms.second_average import SecondAverage
@@ -112,6 +122,7 @@ from gradchain.transforms.top_eigenvalue_l2 import TopEigenvalueL2
 from gradchain.transforms.torque_damping import TorqueDamping
 from gradchain.transforms.torque_momentum import TorqueMomentum
 from gradchain.transforms.trust_ratio import TrustRatio
+from gradchain.transforms.uncorrected_moments import UncorrectedMoments
 from gradchain.transforms.variance_floor import VarianceFloor
 from gradchain.transforms.wave_variance import PublishedWaveVariance, WaveVariance
 from gradchain.transforms.weight_decay import WeightDecay
@@ -120,6 +131,17 @@ from gradchain.transforms.weight_ema import WeightEMA
 from gradchain.transforms.zclip import ZClip
 
 __all__ = [
+    "ProdigyDistance",
+    "ScaledNormalize",
+    "UncorrectedMoments",
+    "Kahan",
+    "ProximalWeightDecay",
+    "AdanMoments",
+    "RAdam",
+    "Atan2",
+    "RateWeightedMomentum",
+    "MARS",
+    "AdEMAMix",
     "ADOPT",
     "AGC",
     "AGR",

@@ -17,6 +17,8 @@ ROWS = {
     "adamw amsgrad": (optim.AdamW, presets.adamw, {"amsgrad": True}),
     "nadam": (optim.NAdam, presets.nadam, {"weight_decay": 0.1}),
     "nadam decoupled": (optim.NAdam, presets.nadam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    "radam": (optim.RAdam, presets.radam, {"weight_decay": 0.1}),
+    "radam decoupled": (optim.RAdam, presets.radam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
     "rmsprop": (optim.RMSprop, presets.rmsprop, {"weight_decay": 0.1}),
     "rmsprop centered": (optim.RMSprop, presets.rmsprop, {"centered": True, "momentum": 0.9, "weight_decay": 0.1}),
     "adagrad": (optim.Adagrad, presets.adagrad, {"lr_decay": 0.1, "initial_accumulator_value": 0.1, "weight_decay": 0.1}),

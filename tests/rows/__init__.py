@@ -1,8 +1,8 @@
 """The tables of the families, put together; what each column is stands in the table that uses it."""
 
-from rows import cameamp, composition, hina, lora, matrix, regularizers, relational, structure
+from rows import averages, cameamp, composition, hina, lora, matrix, regularizers, relational, structure
 
-FAMILIES = (relational, hina, lora, cameamp, regularizers, composition, structure, matrix)
+FAMILIES = (averages, relational, hina, lora, cameamp, regularizers, composition, structure, matrix)
 
 
 def merged(column):

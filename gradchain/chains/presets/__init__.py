@@ -7,6 +7,7 @@ from gradchain.chains.presets.adaptive_hina import (
     adaptive_hina_low_memory,
     adaptive_hina_sd_lora,
 )
+from gradchain.chains.presets.averages import adam_atan2, adan, ademamix, kahan_adamw, laprop, mars, prodigy, radam
 from gradchain.chains.presets.came import automagic, came
 from gradchain.chains.presets.cameamp import cameamp, cameamp_full_finetune, cameamp_image, cameamp_language, cameamp_lora
 from gradchain.chains.presets.cameamp_published import cameamp_dual, cameamp_improved
@@ -30,6 +31,14 @@ from gradchain.chains.presets.schedule_free import schedule_free_adamw, schedule
 from gradchain.chains.presets.suggest import suggest_c2
 
 __all__ = [
+    "adam_atan2",
+    "adan",
+    "ademamix",
+    "kahan_adamw",
+    "laprop",
+    "mars",
+    "prodigy",
+    "radam",
     "adafactor",
     "adagrad",
     "adam",

@@ -81,7 +81,7 @@ class Home:
         params, *_ = self.tensors(None)
         tensors = [params, *self.state.values()]
         forms = tuple((x.shape, x.stride(), x.dtype, x.device) for x in tensors)
-        self.form = (self.used, self.stacked, tuple(self.state), tuple(self.since), forms)
+        self.form = (self.used, self.stacked, tuple(self.state), tuple(self.since), forms, self.raw[0].dtype)
 
     def bind(self, links: Links) -> None:
         """Take the links as they are now."""
@@ -198,7 +198,7 @@ class Batch:
     def traced(self, until: int | None, answers: dict[int, Answer], given: list[Tensor], first: int) -> Graph | None:
         home = self.home
         keys, since = tuple(home.state), tuple(home.since)
-        program = Program(home.links, home.used, keys, since, self.plan, home.stacked, answers, until)
+        program = Program(home.links, home.used, keys, since, home.raw[0].dtype, self.plan, home.stacked, answers, until)
         try:
             graph = Graph(program, given, range(first, first + len(self.numbers)), self.step.compile)
         except Exception as error:  # whatever tracing may raise

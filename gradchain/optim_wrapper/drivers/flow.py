@@ -25,13 +25,14 @@ class Flow:
     used: frozenset[str]  # slots that some link of the chain reads or writes
     step: Tensor  # 0-d, of this step
     carry: Carry
+    dtype: torch.dtype  # in which the parameter is stored
     plan: Mapping[str, tuple[bool, bool]] | None = None  # active and due by link, where they are known beforehand
     fresh: dict[str, Tensor] = field(default_factory=lambda: {})  # new state
 
     def context(self, link: BoundLink, shared: Any = None) -> Context:
         since = self.state.get(f"{link.label}/since")  # a link that joined a saved run counts its own steps
         step = self.step if since is None else self.step - since
-        return Context(step=step.to(torch.float64), lr=self.lr, shared=shared, layout=self.layout)
+        return Context(step=step.to(torch.float64), lr=self.lr, shared=shared, layout=self.layout, dtype=self.dtype.to_real())
 
     @property
     def layout(self) -> Layout:

@@ -51,7 +51,7 @@ class Job(Flow):
         self.view = view_of(param)  # what links see of a DTensor
         dtype = compute_dtype(param)
         value, grad = (elements(self.view(x)).to(dtype) for x in (param.detach(), aligned(param.grad.detach(), param)))
-        super().__init__(links, lr, state, used, state["step"] + 1, start(value, grad, used))
+        super().__init__(links, lr, state, used, state["step"] + 1, start(value, grad, used), param.dtype)
         self.info = info
         self.label = label
         self.at = 0  # the link whose turn it is

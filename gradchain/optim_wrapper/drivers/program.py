@@ -104,6 +104,7 @@ class Program:
     used: frozenset[str]
     state_keys: tuple[str, ...]
     since: tuple[str, ...]  # keys of the steps at which links have joined a saved run
+    dtype: torch.dtype  # in which the parameters are stored; a stack of them is a copy in another
     plan: Mapping[str, tuple[bool, bool]]  # by link: at work, refreshed
     stacked: bool
     answers: Mapping[int, Answer]  # of the shared links before ``until``, by position
@@ -146,7 +147,7 @@ class Program:
             answers = {position: answer.restored(leaf) for position, answer in self.answers.items()}
             dtype = compute_dtype(param)
             carry = start(param.to(dtype), grad.to(dtype), self.used)
-            flow = Flow(links, lr, states | joined_at, self.used, step, carry, self.plan)
+            flow = Flow(links, lr, states | joined_at, self.used, step, carry, self.dtype, self.plan)
             for position, link in enumerate(links[: self.until]):
                 flow.run(link, answers.get(position))
             if self.until is not None:
