@@ -14,6 +14,8 @@ from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.layouts import WHOLE
 from gradchain.types import UNSET, Carry, Context, Layout, SharedTransform
 
+REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}  # dtype.to_real() cannot be traced
+
 
 @dataclass
 class Flow:
@@ -32,7 +34,8 @@ class Flow:
     def context(self, link: BoundLink, shared: Any = None) -> Context:
         since = self.state.get(f"{link.label}/since")  # a link that joined a saved run counts its own steps
         step = self.step if since is None else self.step - since
-        return Context(step=step.to(torch.float64), lr=self.lr, shared=shared, layout=self.layout, dtype=self.dtype.to_real())
+        stored = REAL.get(self.dtype, self.dtype)
+        return Context(step=step.to(torch.float64), lr=self.lr, shared=shared, layout=self.layout, dtype=stored)
 
     @property
     def layout(self) -> Layout:
