@@ -25,7 +25,6 @@ def preset_classes():
     """The classes that the wrapper exports, each once."""
     found = {getattr(optim_wrapper, name) for name in optim_wrapper.__all__}
     found = {cls for cls in found if isinstance(cls, type) and issubclass(cls, ChainOptimizer) and cls is not ChainOptimizer}
-    found -= {optim_wrapper.MuonAdamW}  # of two chains: groups come out of what is passed; see chains/test_matrix.py
     return sorted(found, key=lambda cls: cls.__name__)
 
 

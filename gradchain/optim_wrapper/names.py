@@ -62,6 +62,23 @@ def found(group: dict[str, Any], g: int, guess: bool) -> list[str] | None:
     return _structure(tensors, g) if guess else []
 
 
+def unpair(group: dict[str, Any]) -> None:
+    """(name, tensor) pairs as two lists, with torch's refusals: for groups that are split before torch sees them."""
+    params: Any = group["params"]
+    if isinstance(params, set):
+        raise TypeError("optimizer parameters need to be in an ordered collection; found a set. Use a list instead.")
+    pairs: list[Any] = [param for param in params if isinstance(param, tuple)]
+    if pairs and len(pairs) < len(params):
+        raise ChainError(
+            "all optimizer params should be with/without names. Some param names are missing: "
+            f"found {len(pairs)} of {len(params)}. Name every parameter or none."
+        )
+    if pairs:
+        group.update(param_names=[name for name, *_ in pairs], params=[param for _, param, *_ in pairs])
+    if strange := [param for param in group["params"] if not isinstance(param, Tensor)]:
+        raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(strange[0]).__name__}.")
+
+
 def bind(groups: Sequence[dict[str, Any]], named_parameters: Iterable[tuple[str, Tensor]]) -> None:
     """Gives parameters the names under which they are listed."""
     names = {id(param): name for name, param in named_parameters}

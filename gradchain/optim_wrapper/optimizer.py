@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ from gradchain.optim_wrapper.hyperparameters import (
     with_rate,
 )
 from gradchain.optim_wrapper.modes import averages, check_training, set_mode
-from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, numbered
+from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, numbered, unpair
 from gradchain.optim_wrapper.report import Report, report
 from gradchain.types import ChainError, ChainWarning, ParamInfo
 
@@ -186,10 +186,7 @@ class ChainOptimizer(Optimizer):
         group, g = dict(group), len(self.param_groups)
         if names := found(group, g, self._guess):
             group["named"] = names
-        params: Any = group["params"]
-        if isinstance(params, list) and params and isinstance(params[0], tuple):
-            pairs = cast("list[tuple[str, Tensor]]", params)
-            group.update(param_names=[name for name, _ in pairs], params=[param for _, param in pairs])
+        unpair(group)
         names = names or [name_in(group, g, i) for i in range(len(group["params"]))]
         return self.chain.split(group, names)
 

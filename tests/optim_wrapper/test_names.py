@@ -177,3 +177,16 @@ def test_an_empty_group_goes_with_groups_that_have_names(order):
     optimizer.step()
     twin = presets.adam().optimizer([dict(groups[i]) for i in order])
     assert twin.load_state_dict(optimizer.state_dict()).clean and twin.state[p]["step"] == 1
+
+
+@pytest.mark.parametrize("recipe", [presets.adamw(), presets.muon_adamw()], ids=["chain", "partition"])
+def test_what_torch_refuses_as_parameters_is_refused_before_and_after_a_split(recipe):
+    p, q = param(2, 2), param(2)
+    for mixed in ([p, ("b", q)], [("a", p), q]):
+        with pytest.raises(ValueError, match="Some param names are missing"):
+            recipe.optimizer(mixed)
+    for strange in ([p, 3], [("a", p), ("b", 3)]):
+        with pytest.raises(TypeError, match="optimizer can only optimize Tensors, but one of the params is int"):
+            recipe.optimizer(strange)
+    with pytest.raises(TypeError, match="se a list instead"):
+        recipe.optimizer([{"params": {p, q}}])

@@ -130,13 +130,14 @@ def test_averaged_models_go_along(entry, case):
 def test_every_number_may_be_a_schedule_of_the_step(entry, case):
     """What the chain calls a float may be a function of the step; a constant one changes nothing."""
     plain = make(entry, case, ps := params())
-    floats = {key: v for key, v in plain.defaults.items() if isinstance(v, float) and key in plain.chain.hyperparameters}
+    known = {key for chain in plain.chain.parts.values() for key in chain.hyperparameters}
+    floats = {key: v for group in plain.param_groups for key, v in group.items() if isinstance(v, float) and key in known}
     scheduled = plain.chain.optimizer(qs := params(), **{key: (lambda n, v=value: v) for key, value in floats.items()})
     for i in range(3):
         advance(plain, i)
         advance(scheduled, i)
     assert "lr" in floats and all(map(torch.equal, ps, qs))
-    assert set(floats) == set(scheduled.param_groups[0]["scheduled"])
+    assert set(floats) == {key for group in scheduled.param_groups for key in group["scheduled"]}
 
 
 def test_what_schedulers_write_into_groups_is_no_link_s():
