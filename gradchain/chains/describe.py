@@ -11,7 +11,7 @@ import torch
 from gradchain.chains.lints import lints
 from gradchain.types import Transform
 
-SETTINGS, WIDTH = 36, 21  # of the column with hyperparameters, and of those with slots and state
+SETTINGS, WIDTH = 36, 18  # of the column with hyperparameters, and of those with slots and state
 SIDE = 256  # state is measured on a matrix of this side, so that row and column statistics show as a fraction
 
 
@@ -32,10 +32,10 @@ def _cell(parts: Sequence[str], width: int = WIDTH) -> list[str]:
 
 def _row(link: Transform[Any]) -> list[list[str]]:
     settings = [f"{field}={getattr(link, field)!r}" for field in link.hyperparameters()]
-    label = link.label if link.only is None else f"{link.label}, for {link.only!r}"
+    label = [link.label] if link.only is None else [f"{link.label},", f"for {link.only!r}"]
     state = getattr(link.State, "_fields", ())
     weight = f"{round(state_bytes(link), 2):.3g}"
-    return [[label], _cell(settings, SETTINGS), _cell(sorted(link.reads)), _cell(sorted(link.writes)), _cell(state), [weight]]
+    return [label, _cell(settings, SETTINGS), _cell(sorted(link.reads)), _cell(sorted(link.writes)), _cell(state), [weight]]
 
 
 def describe(links: Sequence[Transform[Any]], note: str) -> str:

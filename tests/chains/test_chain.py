@@ -85,13 +85,14 @@ def test_describe_shows_links_hyperparameters_state_and_remarks():
 
 def test_the_table_of_a_long_chain_fits_on_a_screen_and_breaks_no_number():
     lines = presets.adaptive_hina().describe().splitlines()
-    assert max(map(len, lines)) <= 124 and len(lines) <= 30
+    assert max(map(len, lines)) <= 120 and len(lines) <= 30
     assert any(line.strip() == "importance_range=(0.1, 3.0)" for line in lines)
     assert chain(t.LRMask()).describe().splitlines()[3].split() == [
         "max_lr=0.001,",
         "warmup_steps=500",
         "processed,",
         "scale",
+        "peak,",
         "settled",
     ]
 

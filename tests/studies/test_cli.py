@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from table import PRESETS
 
 from gradchain import presets, transforms
 from gradchain.studies import TASKS
@@ -41,6 +42,13 @@ def test_list_shows_every_preset_transform_and_task(capsys):
 def test_show_prints_the_description_with_settings(capsys):
     assert main(["show", "ladam", "--set", "c2=0.01"]) == 0
     assert capsys.readouterr().out.strip() == presets.ladam(c2=0.01).describe()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_what_show_prints_fits_the_screen(name):
+    lines = PRESETS[name].describe().splitlines()
+    columns, rows = (120, 50) if name == "adaptive_hina" else (140, 70)
+    assert max(len(line) for line in lines if not line.startswith("note: ")) <= columns and len(lines) <= rows
 
 
 def test_the_page_on_sharding_has_the_table_of_what_transforms_ask(capsys):
