@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gradchain
 from gradchain.chains import Chain, presets
 from gradchain.optim_wrapper.traffic import traffic_table
 from gradchain.studies.ablation import ablate
@@ -97,7 +96,9 @@ def _count(text: str) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
-    top = argparse.ArgumentParser(prog="gradchain", description=gradchain.__doc__)
+    top = argparse.ArgumentParser(
+        prog="gradchain", description="Chains of optimizer transforms: look at them, and take them apart."
+    )
     commands = top.add_subparsers(required=True, metavar="command")
     listing = commands.add_parser("list", help="presets, transforms and tasks")
     listing.set_defaults(run=_list)
