@@ -54,6 +54,7 @@ class Carry(NamedTuple):
     residual: Tensor = UNSET  # newest signal minus its momentum; written by a momentum link, consumed by a confidence one
     scale: Tensor = UNSET  # 0-d or like the parameter, starts at 1: product of adaptive factors, applied by ApplyScale()
     bump_scale: Tensor = UNSET  # 0-d or like the parameter, starts at 1: factor on the bumps of a learning rate mask
+    eps_scale: Tensor = UNSET  # 0-d, starts at 1: factor on the eps of ScaledNormalize()
     regularized: Tensor = UNSET  # what processed was before DualMomentum put its average there; written by it
 
     branches: tuple[Any, ...] = ()  # for each parallel that is open: what entered it, and what its branches have given

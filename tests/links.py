@@ -67,6 +67,7 @@ def run(link, flows):
             regularized=f64(flow.grad),
             scale=f64(1.0),
             bump_scale=f64(1.0),
+            eps_scale=f64(1.0),
         )
         ctx = Context(step=f64(float(t)), lr=f64(flow.lr), shared=None, layout=WHOLE)
         carry, state = advance(link, carry, state, ctx)

@@ -17,7 +17,9 @@ from gradchain.types import ChainError, ChainWarning, Transform
 if TYPE_CHECKING:
     from gradchain.optim_wrapper import ChainOptimizer
 
-GIVEN = frozenset({"grad", "param", "update", "gate", "processed", "scale", "bump_scale"})  # hold something at the start
+GIVEN = frozenset(  # hold something at the start
+    {"grad", "param", "update", "gate", "processed", "scale", "bump_scale", "eps_scale"}
+)
 ONE = {  # traits of which a parameter can have one
     "owns": "own the parameter's write",
     "averages": "give the weights to evaluate with",

@@ -62,7 +62,7 @@ def traffic(link: Transform[Any]) -> tuple[dict[str, int], dict[str, int]]:
     slots: dict[str, Any] = {
         slot: torch.rand(p.shape, dtype=p.dtype, generator=random) for slot in Carry._fields if slot != "branches"
     }
-    carry = Carry(**slots)._replace(param=p, gate=one, scale=one, bump_scale=one)
+    carry = Carry(**slots)._replace(param=p, gate=one, scale=one, bump_scale=one, eps_scale=one)
     layout, at_refresh = Watched(), Watched()
     state, ctx = link.init(p), Context(step=one, lr=one, shared=None, layout=layout)
     if isinstance(link, SharedTransform):

@@ -1,14 +1,14 @@
 """Prodigy's estimate of the distance to the solution, one for the whole model: it takes the learning rate's place.
 
-    w = d^2 lr;   r <- b r + w <g, start - param>;   s <- b s + w g
-    update <- d g;   scale <- scale d;   then d <- max(d, coef sum(r) / sum(|s|))
+    w = d^2 lr;   r <- b r + w <g, start - param>;   s <- b s + w g;   update <- d g;   scale <- scale d
+    then   d <- max(d, coef sum(r) / sum(|s|));   eps_scale <- eps_scale d
 
 d starts at d0 and grows by growth_rate a step at the most, but for its first growth.
 
-Reads    update, param, scale.   Writes  update, scale.
+Reads    update, param, scale, eps_scale.   Writes  update, scale, eps_scale.
 State    start, gradient_sum (s): like the parameter; numerator (r), growth (d / d0), bound (the largest estimate / d0): 0-d.
 Cost     4 reads, 2 writes, 2 sums a parameter.
-Shapes   any.   Units  update: the gradient's times the parameter's; scale: those of the parameter, d.
+Shapes   any.   Units  update: the gradient's times the parameter's; scale, eps_scale: those of the parameter, d.
 Place    first, before the moments; ScaledNormalize, WeightDecay and ApplyScale behind them. Lion needs no normalizing link.
 Fields   d0: > 0; d_coef (coef): > 0; growth_rate: > 1, None for no limit; beta3 (b): in [0, 1), the paper has the root of
          Adam's b2; safeguard_warmup: leave lr out of the weights of s; correction: decay of the averages behind, each in
@@ -16,8 +16,9 @@ Fields   d0: > 0; d_coef (coef): > 0; growth_rate: > 1, None for no limit; beta3
 Raises   ChainError if a field is out of range.
 Source   Mishchenko and Defazio, Prodigy, arXiv 2306.06101, algorithm 4; growth_rate, safeguard_warmup and correction as
          prodigyopt 1.1.2 has them.
-Differs  that code skips the step, decay included, while all gradients have been 0, and refuses groups with different rates,
-         which weigh by their own here. A gradient that is not finite leaves the estimate as it is.
+Differs  eps is scaled by the d that comes out of this step, as in that code; in the paper by the one before, as gradient
+         and step are. That code skips the step, decay included, while all gradients have been 0, and refuses groups with
+         different rates, which weigh by their own here. A gradient that is not finite leaves the estimate as it is.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class ProdigyDistance(SharedTransform[ProdigyState]):
     """Gradients and steps scaled by the estimated distance to the solution."""
 
     State = ProdigyState
-    reads = frozenset({"update", "param", "scale"})
-    writes = frozenset({"update", "scale"})
+    reads = frozenset({"update", "param", "scale", "eps_scale"})
+    writes = frozenset({"update", "scale", "eps_scale"})
     every_step: ClassVar[bool] = True
 
     d0: Annotated[float, "(0, inf)"] = 1e-6
@@ -110,8 +111,9 @@ class ProdigyDistance(SharedTransform[ProdigyState]):
         first = torch.where(state.growth == 1, torch.maximum(state.growth, found), state.growth)
         bound = torch.maximum(state.bound, found)
         growth = bound if self.growth_rate is None else torch.minimum(bound, first * self.growth_rate).to(bound.dtype)
-        scale = carry.scale * d * self.corrected(ctx.step)
-        return carry._replace(update=d * carry.update, scale=scale), ProdigyState(state.start, s, r, growth, bound)
+        scale, eps_scale = carry.scale * d * self.corrected(ctx.step), carry.eps_scale * self.d0 * growth
+        carry = carry._replace(update=d * carry.update, scale=scale, eps_scale=eps_scale)
+        return carry, ProdigyState(state.start, s, r, growth, bound)
 
     @override
     def figures(self, state: ProdigyState) -> Mapping[str, Tensor]:

@@ -1,14 +1,15 @@
 """Division by the root of the second moment, with eps in the units to which the gradient was scaled.
 
-    update <- update / (sqrt(second_moment) + scale eps)
+    update <- update / (sqrt(second_moment) + eps_scale eps)
 
-Reads    update, second_moment, scale.   Writes  update.   State  none.   Cost  2 reads, 1 write.
+Reads    update, second_moment, eps_scale.   Writes  update.   State  none.   Cost  2 reads, 1 write.
 Shapes   any; elementwise.   Units  a pure number where second_moment has the units of update squared.
 Place    in the place of Normalize, behind ProdigyDistance.
 Fields   eps: for a gradient that nobody scaled, >= 0.
 Raises   ChainError if eps is negative.
 Source   Mishchenko and Defazio, Prodigy, arXiv 2306.06101, algorithm 4.
-Differs  the authors' code takes the distance after this step's estimate for eps, where the paper has the one before.
+Differs  what scales eps is for ProdigyDistance to say: the distance after this step's estimate, as in prodigyopt 1.1.2; the
+         paper has the one before.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from gradchain.types import Carry, Context, NoState, Transform
 class ScaledNormalize(Transform):
     """Division by the root of the second moment, eps scaled."""
 
-    reads = frozenset({"update", "second_moment", "scale"})
+    reads = frozenset({"update", "second_moment", "eps_scale"})
     traits = frozenset({"normalizes"})
 
     eps: Annotated[float, "[0, inf)"] = 1e-8
@@ -33,4 +34,4 @@ class ScaledNormalize(Transform):
     @override
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
         root = carry.second_moment.sqrt()
-        return carry._replace(update=carry.update / (root + self.eps * carry.scale).to(root.dtype)), state
+        return carry._replace(update=carry.update / (root + self.eps * carry.eps_scale).to(root.dtype)), state

@@ -34,7 +34,8 @@ def carry(shape, dtype=torch.float64, seed=0, scale=1.0, kind=Carry):
     random = torch.Generator().manual_seed(seed)
     grad, param, second, signal, residual = (torch.randn(shape, generator=random, dtype=dtype) * scale for _ in range(5))
     moment, one = second.square(), f64(1.0)
-    slots = {"processed": signal, "residual": residual, "scale": one.clone(), "bump_scale": one.clone(), "regularized": moment}
+    slots = {"processed": signal, "residual": residual, "regularized": moment}
+    slots |= {slot: one.clone() for slot in ("scale", "bump_scale", "eps_scale")}
     return kind(grad, param, grad.clone(), moment, gate=one, **slots, branches=one.clone())
 
 

@@ -96,9 +96,10 @@ def prodigy(flows, d0, d_coef, growth_rate, beta3, safeguard_warmup, correction)
         dlr = d * f.lr * bias
         r = beta3 * r + d / d0 * dlr * (f.update * (flows[0].param - f.param)).sum()
         s = beta3 * s + d / d0 * (d if safeguard_warmup else dlr) * f.update
-        yield {"update": d * f.update, "scale": d * bias}
+        out = {"update": d * f.update, "scale": d * bias}
         if (size := np.abs(s).sum()) > 0:
             d_hat = d_coef * r / size
             d = max(d, d_hat) if d == d0 else d
             d_max = max(d_max, d_hat)
-            d = min(d_max, d * growth_rate)
+            d = min(d_max, d * (growth_rate or np.inf))
+        yield out | {"eps_scale": d}

@@ -75,9 +75,13 @@ BY_HAND = [  # as in test_by_hand.py
     # gamma b / (1 - b) = 1: (3, 4) doubled has length 10; then twice (0, 1) less (3, 4) is (-3, -2)
     (t.MARS(gamma=1.0, mars_beta=0.5, mars_clip=5.0), [flow([3, 4])], {"update": [3, 4]}),
     (t.MARS(gamma=1.0, mars_beta=0.5, mars_clip=5.0), [flow([3, 4]), flow([0, 1])], {"update": [-3, -2]}),
-    # at 1 - 2 = -1: r = 4, s = 2 / 2 + 2, each times d^2 lr; the estimate 4 / 3 counts from the third step on
-    (t.ProdigyDistance(d0=1.0, beta3=0.5), [flow([2]), flow([2], param=[-1])], {"update": [2], "scale": 1}),
-    (t.ProdigyDistance(d0=1.0, beta3=0.5), [flow([2]), flow([2], param=[-1]), flow([3])], {"update": [4], "scale": 4 / 3}),
+    # at 1 - 2 = -1: r = 4, s = 2 / 2 + 2, each times d^2 lr; the estimate 4 / 3 counts from the third step on, for eps at once
+    (t.ProdigyDistance(d0=1.0, beta3=0.5), [flow([2]), flow([2], param=[-1])], {"update": [2], "scale": 1, "eps_scale": 4 / 3}),
+    (
+        t.ProdigyDistance(d0=1.0, beta3=0.5),
+        [flow([2]), flow([2], param=[-1]), flow([3])],
+        {"update": [4], "scale": 4 / 3, "eps_scale": 4 / 3},
+    ),
     (t.ProximalWeightDecay(weight_decay=0.5), [flow([1], param=[4])], {"update": [4 - 3 / 1.25]}),
     (t.RAdam(betas=(0.5, 0.5)), TWO, {"update": [7 / 3, 2 / 3]}),
     # at rates 1 and 3, the newer one twice as heavy for its age

@@ -16,6 +16,8 @@ from gradchain.types import UNSET, Carry, Context, Layout, SharedTransform
 
 REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}  # dtype.to_real() cannot be traced
 
+ONES = ("gate", "scale", "bump_scale", "eps_scale")  # slots that hold 1 at the start
+
 
 @dataclass
 class Flow:
@@ -94,7 +96,7 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
 def start(param: Tensor, grad: Tensor, used: frozenset[str]) -> Carry:
     """What enters the chain."""
     one = torch.ones((), dtype=torch.float64, device=param.device)
-    ones: dict[str, Any] = {slot: one if slot in used else UNSET for slot in ("gate", "scale", "bump_scale")}
+    ones: dict[str, Any] = {slot: one if slot in used else UNSET for slot in ONES}
     return Carry(grad=grad, param=param, update=grad, processed=grad, **ones)
 
 
