@@ -42,9 +42,10 @@ class ChainOptimizer(Optimizer):
     chain: a Chain, or a Partition, for which groups are split by label. driver: how chains are executed, ``"auto"``,
     ``"loop"``, ``"stacked"`` or ``"compiled"``, see ``optim_wrapper.drivers``. every_k: calls of ``step`` that make one step,
     with the mean of their gradients. finite_gate: leave parameters and state alone in a step in which any gradient is not
-    finite, without reading it. hyperparameters: override the chain's for all groups. Raises ChainError for an unknown or
-    unfit hyperparameter. A chain without a learning rate gets
-    ``LearningRate(lr=1.0)`` at its end, so that schedulers work.
+    finite, without reading it; without the gate, NaN in a gradient stays in that parameter and its state, unless a link looks
+    at several parameters at once (a SharedTransform). hyperparameters: override the chain's for all groups. Raises ChainError
+    for an unknown or unfit hyperparameter. A chain without a learning rate gets ``LearningRate(lr=1.0)`` at its end, so that
+    schedulers work.
 
     State is flat: ``optimizer.state[p]["moments/first"]``; it is float32, or float64 for float64 parameters.
     """

@@ -3,7 +3,7 @@
     v <- a v + (1 - a) g^2;   m <- a m + (1 - a) g;   second_moment <- max(v - m^2, 0)
 
 Reads    update.   Writes  second_moment.   State  square, mean: like the parameter.   Cost  3 reads, 2 writes.
-Shapes   any; elementwise.   Units  the gradient's, squared.
+Shapes   any; elementwise; where a square overflows, the estimate is infinite.   Units  the gradient's, squared.
 Place    before what consumes second_moment.
 Fields   alpha (a): decay of both averages, in [0, 1).
 Raises   ChainError if alpha is outside [0, 1).
@@ -46,4 +46,5 @@ class CenteredSecondMoment(Transform[CenteredState]):
         g, a = carry.update, self.alpha
         v = a * state.square + (1 - a) * g * g
         m = a * state.mean + (1 - a) * g
-        return carry._replace(second_moment=(v - m * m).clamp(min=0)), CenteredState(v, m)
+        variance = torch.where(v.isinf(), v, (v - m * m).clamp(min=0))  # inf - inf would be NaN
+        return carry._replace(second_moment=variance), CenteredState(v, m)

@@ -37,5 +37,6 @@ class ClipNormalizedRMS(Transform):
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
         g = carry.signal
         v = carry.second_moment.clamp(min=self.rms_eps**2)
-        rms = ctx.layout.mean(g * g / (v + (v == 0))).sqrt()
+        surge = g / (v + (v == 0)).sqrt()  # not g^2 / v, which is NaN where both overflow
+        rms = ctx.layout.mean(surge * surge).sqrt()
         return carry._replace(update=carry.update / rms.clamp(min=1)), state

@@ -56,8 +56,9 @@ class FactoredSecondMoment(Transform[FactoredState]):
             v = (1 - w) * state.full + w * g * g
             state = state._replace(full=v)
         else:
-            row = (1 - w) * state.row + w * ctx.layout.mean(g * g, dim=-1)
-            column = (1 - w) * state.column + w * ctx.layout.mean(g * g, dim=-2)
+            square = (g * g).clamp(max=torch.finfo(g.dtype).max / max(1, ctx.layout.shape(g).numel()))  # sums stay finite
+            row = (1 - w) * state.row + w * ctx.layout.mean(square, dim=-1)
+            column = (1 - w) * state.column + w * ctx.layout.mean(square, dim=-2)
             v = row * column / ctx.layout.mean(row, dim=-2).clamp(min=e)
             state = state._replace(row=row, column=column)
         return carry._replace(second_moment=v.clamp(min=e * e)), state

@@ -34,4 +34,6 @@ class OrthogonalComponent(Transform):
         if w.dim() < 2:
             return carry._replace(update=g.clone()), state
         square = layout.dot(w, w)
-        return carry._replace(update=g - layout.dot(w, g) / torch.where(square > 0, square, 1) * w), state
+        part = layout.dot(w, g) / torch.where(square > 0, square, 1)
+        part = torch.where(part.isfinite(), part, 0)  # w may be too long to be measured
+        return carry._replace(update=g - part * w), state

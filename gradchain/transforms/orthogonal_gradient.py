@@ -35,7 +35,8 @@ class OrthogonalGradient(Transform):
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
         g, w, layout = carry.update, carry.param, ctx.layout
         square = layout.dot(w, w)
-        o = g - layout.dot(w, g) / torch.where(square > 0, square, 1) * w
+        part = layout.dot(w, g) / torch.where(square > 0, square, 1)
+        o = g - torch.where(part.isfinite(), part, 0) * w  # w may be too long to be measured
         before, after = layout.norm(g), layout.norm(o)
         usable = after > self.tolerance * before
         return carry._replace(update=torch.where(usable, o * (before / torch.where(usable, after, 1)), g)), state

@@ -9,7 +9,7 @@ of g^2 on the first step.
 
 Reads    update.   Writes  second_moment.   State  current, previous: like the parameter; published: energy, 0-d.
 Cost     12 reads, 3 writes.
-Shapes   any; D as in laplacian.py.   Units  those of the gradient, squared.
+Shapes   any; D as in laplacian.py; a v that overflows stays infinite.   Units  those of the gradient, squared.
 Place    before FirstMoment (it reads the gradient) and Normalize.
 Fields   wave_dt (dt): time step, > 0; wave_kappa (k): pull, >= 0; wave_damping (d): in (0, 1]; c2: >= 0; stencil;
          min_spatial_size; published: wave_E0: >= 0; wave_floor: smallest v, >= 0.
@@ -32,6 +32,11 @@ from gradchain.transforms._stencil import Stencil, laplacian
 from gradchain.types import Carry, ChainError, Context, Transform
 
 EIGENVALUE = {"9point": 16 / 3, "5point": 8.0}
+
+
+def _unbounded(v: Tensor) -> Tensor:
+    """Differences of what has overflowed, NaN, as infinite."""
+    return torch.where(v.isnan(), torch.inf, v)
 
 
 class WaveState(NamedTuple):
@@ -76,7 +81,7 @@ class WaveVariance(Transform[WaveState]):
         pull = self.wave_kappa * (q - v)
         if ctx.layout.shape(v).numel() >= self.min_spatial_size:
             pull = pull + self.c2 * laplacian(v, ctx.layout, self.stencil)
-        moved = v + (1 - d) * (v - state.previous) + self.wave_dt**2 * pull
+        moved = _unbounded(v + (1 - d) * (v - state.previous) + self.wave_dt**2 * pull)
         first = ctx.step == 1
         new = torch.where(first, q, moved.clamp(min=0))
         return carry._replace(second_moment=new), WaveState(new, torch.where(first, q, v))
@@ -117,6 +122,6 @@ class PublishedWaveVariance(Transform[PublishedWaveState]):
         pull = -self.wave_kappa * (q - energy)
         if ctx.layout.shape(v).numel() >= self.min_spatial_size:
             pull = pull + self.c2 * laplacian(v, ctx.layout, self.stencil)
-        moved = (2 - d) * v - (1 - d) * state.previous + self.wave_dt**2 * pull
+        moved = _unbounded((2 - d) * v - (1 - d) * state.previous + self.wave_dt**2 * pull)
         new = torch.where(first, q, moved).clamp(min=self.wave_floor)
         return carry._replace(second_moment=new), PublishedWaveState(new, torch.where(first, new, v), energy)
