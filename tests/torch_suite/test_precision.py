@@ -71,7 +71,7 @@ def test_the_flags_of_fused_optimizers_are_not_set(entry, case):
 @pytest.mark.parametrize("half", [False, True], ids=["autocast", "bfloat16 parameters"])
 def test_it_trains_in_bfloat16(entry, case, half):
     net = network().to(torch.bfloat16 if half else torch.float32)
-    lr = 1.0 if entry.name == "Lars" else 1e-3  # which steps by a thousandth of that
+    lr = {"Lars": 1.0, "Prodigy": 1e3}.get(entry.name, 1e-3)  # steps by a thousandth of that; by a millionth at first
     optimizer = make(entry, case, list(net.parameters()), lr=lr)
     kinds = [p.dtype for p in net.parameters()]
     before = [p.detach().clone() for p in net.parameters()]
