@@ -3,28 +3,35 @@
     chain(AGR(), from_torch(torch.optim.RAdam, lr=1e-3), SpeedLimit(speed_limit=0.1))
 
 Its numbers become hyperparameters of the chain (``lr``, ``betas``), so schedulers work; its state stands under flat names
-(``"radam/exp_avg"``). Every parameter has an instance of its own, so what an optimizer works out over all parameters (LBFGS,
-D-Adaptation) it would work out over one. Steps run one by one and numbers that are tensors are read: a base for what has no
+(``"radam/exp_avg"``). Every parameter has an instance of its own, so what an optimizer works out over all parameters
+(D-Adaptation) it would work out over one. Steps run one by one and numbers that are tensors are read: a base for what has no
 chain, and a check for what has one, not for speed.
+
+LBFGS needs a closure and solves once a step over all its parameters: the links before it work on the gradient of every trial
+point, with their state as it was before the step; those behind it on the displacement. Its history is kept by parameter,
+2 * history_size tensors like it, from the start. A parameter without a gradient stays where it is; the loss that
+a line search sees is the closure's.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections import namedtuple
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass, replace
 from functools import cache
 from typing import Any, ClassVar, TypeGuard, cast
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 from typing_extensions import override
 
+from gradchain.chains.lbfgs import LBFGSState, blank, solve
 from gradchain.types import Carry, ChainError, Context, Transform
 
 Values = tuple[Tensor, ...]
+WHOLE = (int, "int", int | None, "int | None")  # annotations of arguments that count something
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -84,15 +91,37 @@ class FromTorch(Transform[Values]):
         return f"from_torch({where}.{self.base.__name__}, {arguments}{rest})"
 
 
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FromLBFGS(FromTorch):
+    """Gives what LBFGS has moved the parameter by; the optimizer lets it ``solve`` before the chain runs."""
+
+    traits = frozenset({"learning_rate", "eager", "solves"})
+
+    @override
+    def init(self, param: Tensor) -> LBFGSState:
+        return blank(param, int(self.fixed.get("history_size", 100)))
+
+    @override
+    def update(self, carry: Carry, state: Any, ctx: Context) -> tuple[Carry, Any]:
+        step = torch.where((ctx.lr != 0).to(state.move.device), state.move, 0)
+        return carry._replace(update=step), state
+
+    def solve(self, params: Sequence[Tensor], states: Sequence[LBFGSState], closure: Callable[[], Any]) -> None:
+        """One step over all parameters, taken back; the states tell what it was."""
+        solver = self.base(params, **{k: _now(getattr(self, k)) for k in self.hyperparameters()}, **self.fixed)
+        solve(cast(LBFGS, solver), states, closure)
+
+
 def from_torch(optimizer: type[Optimizer], **arguments: Any) -> Transform[Any]:
     """The optimizer as a link that owns the learning rate; arguments are those of its constructor, without the parameters.
 
-    Raises ChainError for one that needs a closure (LBFGS), or cannot make a step with these arguments on dense gradients.
+    Raises ChainError for one that needs a closure and is not LBFGS, or cannot make a step with these arguments on dense
+    gradients.
     """
     if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ChainError(f"from_torch takes a class of torch optimizers; found {optimizer!r}. Pass torch.optim.RAdam, say.")
     closure = inspect.signature(optimizer.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
+    if not issubclass(optimizer, LBFGS) and closure is not None and closure.default is inspect.Parameter.empty:
         raise ChainError(
             f"{optimizer.__name__} evaluates the loss again within its step, over all parameters at once, so it cannot be a "
             "link. Use it alone."
@@ -114,7 +143,7 @@ def _numbers(optimizer: type[Optimizer], arguments: Mapping[str, Any]) -> dict[s
     found: dict[str, Any] = {}
     for key, parameter in inspect.signature(optimizer).parameters.items():
         default, value = parameter.default, arguments.get(key, parameter.default)
-        if parameter.annotation in (int, "int") or key == "params":
+        if parameter.annotation in WHOLE or key == "params":
             continue
         if _is_number(value) or isinstance(value, Tensor) or (callable(value) and _is_number(default)):
             found[key] = float(value) if _is_number(value) else value
@@ -155,10 +184,12 @@ def _probed(optimizer: type[Optimizer], numbers: Mapping[str, Any], fixed: Mappi
         param.grad = torch.ones_like(param)
         try:
             built = optimizer([param], **numbers, **fixed)
-            built.step()
+            built.step(*([lambda: 1.0] if isinstance(built, LBFGS) else []))
         except Exception as error:  # theirs may raise anything
             failures.append(error)
             continue
+        if isinstance(built, LBFGS):  # see LBFGSState
+            return {}
         state = {key: value for key, value in built.state[param].items() if value is not None}
         kinds |= {key: Tensor if isinstance(value, Tensor) else type(value) for key, value in state.items()}
     strange = [key for key, kind in kinds.items() if not issubclass(kind, Tensor | int | float)]
@@ -179,12 +210,15 @@ def _kind(
         own.append((key, hint, field(default=value)))
     names = tuple(key for key, _ in kinds)
     state = namedtuple(f"{optimizer.__name__}State", names)  # pyright: ignore[reportUntypedNamedTuple]
-    members = {
+    members: dict[str, Any] = {
         "base": optimizer,
         "fixed": dict(fixed),
         "kinds": dict(kinds),
         "State": state,
         "alias": optimizer.__name__.lower(),
     }
-    made = make_dataclass(optimizer.__name__, own, bases=(FromTorch,), namespace=members, frozen=True, kw_only=True, repr=False)
+    parent = FromTorch
+    if issubclass(optimizer, LBFGS):
+        parent, members["State"] = FromLBFGS, LBFGSState
+    made = make_dataclass(optimizer.__name__, own, bases=(parent,), namespace=members, frozen=True, kw_only=True, repr=False)
     return cast("type[FromTorch]", made)

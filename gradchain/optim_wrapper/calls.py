@@ -99,7 +99,7 @@ def means(optimizer: ChainOptimizer) -> Generator[None]:
             param.grad = grad
 
 
-def _finite(optimizer: ChainOptimizer) -> Tensor:
+def finite(optimizer: ChainOptimizer) -> Tensor:
     """Whether all gradients of the step are finite, on all ranks; nothing is read."""
     flags = [local(p.grad.detach()).isfinite().all() for p in with_gradient(optimizer) if p.grad is not None]
     return everywhere(torch.stack([flag.to(flags[0].device) for flag in flags]).all(), list(with_gradient(optimizer)))
@@ -115,7 +115,7 @@ def gated(optimizer: ChainOptimizer) -> Generator[None]:
     if not params:
         yield
         return
-    flag = _finite(optimizer)
+    flag = finite(optimizer)
     steps = [(optimizer.state[param]["step"], optimizer.state[param]["step"].clone()) for param in params]
     scheduled = [
         (group, {key: group[key] for key in ("scheduled_step", *group["scheduled"])})

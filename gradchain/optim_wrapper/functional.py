@@ -112,7 +112,7 @@ def update(recipe: Recipe, grads: Any, state: Any, params: Params, hyperparamete
 
 def _members(recipe: Recipe, params: Params) -> Iterator[tuple[int, str, Tensor, Known]]:
     """(place, name, parameter, what runs on it) by label."""
-    if needy := [link.label for link in recipe.links if "perturbs" in link.traits]:
+    if needy := [link.label for link in recipe.links if link.traits & {"perturbs", "solves"}]:
         raise ChainError(
             f"{needy[0]!r} takes the gradients twice in a step, and a function of one gradient has no second. "
             "Leave it out, or use recipe.optimizer(params) with a closure."

@@ -26,7 +26,7 @@ from gradchain.types import ChainError, SharedTransform
 def step_in_backward(recipe: Recipe, params: Iterable[Any], **options: Any) -> dict[str, ChainOptimizer]:
     """One optimizer a parameter, by name, which steps in the backward pass; ``params`` and options as for ``optimizer()``."""
     for link in recipe.links:
-        if isinstance(link, SharedTransform) or "perturbs" in link.traits:
+        if isinstance(link, SharedTransform) or link.traits & {"perturbs", "solves"}:
             raise ChainError(
                 f"{link.label!r} needs the gradients of all parameters, and in the backward pass there is one at a time. "
                 "Leave it out, or call optimizer.step() after backward()."

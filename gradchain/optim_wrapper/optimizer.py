@@ -31,6 +31,7 @@ from gradchain.optim_wrapper.hyperparameters import (
 from gradchain.optim_wrapper.modes import averages, check_training, set_mode
 from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, numbered, unpair
 from gradchain.optim_wrapper.report import Report, report
+from gradchain.optim_wrapper.solve import check_solver, refuse_shards, solve
 from gradchain.types import ChainError, ChainWarning, ParamInfo
 
 
@@ -67,6 +68,7 @@ class ChainOptimizer(Optimizer):
         chain = chain.map(with_rate)
         self.chain = chain.override(hyperparameters) if hyperparameters else chain
         check_options(every_k, finite_gate, chain.links)
+        check_solver(chain.links, every_k)
         self.driver, self.every_k, self.finite_gate = driver, every_k, finite_gate
         self._prepare()
         super().__init__(as_groups(params), common_defaults(self.chain))
@@ -104,20 +106,25 @@ class ChainOptimizer(Optimizer):
         refuse_sparse(self)
         if self.unsettled:
             settle(self)
+        for label in self._solves:
+            refuse_shards(self, label)
+            closure = needed(closure, self._solves)
         if self._perturbs:
             ascend(self.jobs(), needed(closure, self._perturbs))
         if self._only_prepares():
             self.rows()
         elif self.every_k == 1 or collect(self):
-            self._run()
+            self._run(closure, loss)
         return loss
 
-    def _run(self) -> None:
+    def _run(self, closure: Callable[[], Any] | None, loss: Any) -> None:
         with means(self) if self.every_k > 1 else nullcontext():
             if self.finite_gate:
                 self._drive.prepare(self)  # makes the state, in its place
             with gated(self) if self.finite_gate else nullcontext():
                 self._advance_schedules()
+                if self._solves and closure is not None:
+                    solve(self, closure, loss)
                 self._drive(self)
 
     @override
@@ -211,6 +218,7 @@ class ChainOptimizer(Optimizer):
         self._names_found = False  # beyond what torch finds
         self.unsettled: list[Any] = []  # see calls.gated
         self._perturbs = [link.label for link in self.chain.links if "perturbs" in link.traits]
+        self._solves = [link.label for link in self.chain.links if "solves" in link.traits]
         self._averages = averages(self.chain)
         if self._averages:  # no other optimizer has these, see modes
             self.train, self.eval = partial(set_mode, self, True), partial(set_mode, self, False)

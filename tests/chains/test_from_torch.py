@@ -29,6 +29,11 @@ ROWS = {
 }
 
 
+class Evaluates(optim.SGD):
+    def step(self, closure):
+        return super().step(closure)
+
+
 def params():
     return [param(*shape, seed=i, dtype=torch.float64) for i, shape in enumerate([(4, 6), (5,), ()])]
 
@@ -113,7 +118,7 @@ def test_it_stands_beside_chains_in_a_partition_and_under_a_mask_it_is_written_d
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (lambda: from_torch(optim.LBFGS), "LBFGS evaluates the loss again within its step.*cannot be a link. Use it alone"),
+        (lambda: from_torch(Evaluates), "Evaluates evaluates the loss again within its step.*cannot be a link. Use it alone"),
         (lambda: from_torch(optim.SparseAdam), "SparseAdam cannot be a link: .*dense gradients.*Change its arguments"),
         (lambda: from_torch(optim.Adam, lr=-1.0), "Adam cannot be a link: Invalid learning rate"),
         (lambda: from_torch(optim.Adam, momentum=0.1), "Adam cannot be a link: .*unexpected keyword"),

@@ -51,6 +51,11 @@ TOGETHER = {
         partition({"a": chain(ADAM, t.Lookahead(la_steps=2)), "b": BALL}, by={"a": matrices}),
         {"every_k": 2, **GATED},
     ),
+    "lbfgs": (chain(from_torch(optim.LBFGS, lr=0.1, max_iter=2, history_size=3)), {}),
+    "lbfgs between links behind a gate": (
+        chain(t.L2(weight_decay=0.1), from_torch(optim.LBFGS, lr=0.1, max_iter=2, history_size=3), t.Lookahead(la_steps=2)),
+        GATED,
+    ),
     "gate and sam": (chain(t.SAM(), ADAM), GATED),
     "sam in every label": (partition({"a": chain(t.SAM(), ADAM), "b": chain(t.SAM(), BALL)}, by={"a": matrices}), {}),
     "sam around schedule free": (chain(t.SAM(), RATE, t.ScheduleFree()), {}),

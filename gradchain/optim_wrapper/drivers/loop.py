@@ -130,11 +130,12 @@ class Batch(Protocol):
 def loop(jobs: Sequence[Job], batches: Sequence[Batch] = ()) -> None:
     """One parameter after the other, link by link; all that run the same chain meet where a link is shared."""
     for label in dict.fromkeys(one.label for one in (*jobs, *batches)):
-        _loop([job for job in jobs if job.label == label], [batch for batch in batches if batch.label == label])
+        through([job for job in jobs if job.label == label], [batch for batch in batches if batch.label == label])
 
 
-def _loop(jobs: Sequence[Job], batches: Sequence[Batch]) -> None:
-    chains = [one.links for one in (*jobs, *batches)]
+def through(jobs: Sequence[Job], batches: Sequence[Batch] = (), end: int | None = None) -> None:
+    """Run one chain to its end, or the links before ``end``, where nothing is written yet."""
+    chains = [one.links[:end] for one in (*jobs, *batches)]
     meetings = {i for links in chains for i, link in enumerate(links) if isinstance(link.transform, SharedTransform)}
     starts = sorted({0, *meetings})
     for first, stop in zip(starts, [*starts[1:], len(chains[0])], strict=True):
