@@ -6,6 +6,7 @@ number. The compiler is called below dynamo: the plan of the driver takes the pl
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -89,13 +90,15 @@ def compiled(body: fx.GraphModule, recompute: bool) -> tuple[Function, Exception
 
 
 def _through_inductor(body: fx.GraphModule, options: dict[str, Any]) -> Function:
-    from torch._inductor import config
-    from torch._inductor.compile_fx import compile_fx_inner
-
     copy = fx.GraphModule(body, body.graph)  # inductor edits the graph that it is given
     copy.graph = fx.Graph()
     copy.graph.output(copy.graph.graph_copy(body.graph, {}))
     examples = [node.meta["val"] for node in body.graph.nodes if node.op == "placeholder"]
-    with config.patch(options):
-        call = compile_fx_inner(copy, examples)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's about itself, at its first import: no failure
+        from torch._inductor import config
+        from torch._inductor.compile_fx import compile_fx_inner
+
+        with config.patch(options):
+            call = compile_fx_inner(copy, examples)
     return lambda *tensors: call(list(tensors))
