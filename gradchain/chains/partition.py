@@ -4,6 +4,10 @@
 
 Every group of parameters is split into one group for each label that occurs in it; ``group["label"]`` says which, and the
 group holds the hyperparameters of that label's chain. State keys are those of the chains alone.
+
+Schedulers that cycle momentum (OneCycleLR, CyclicLR) write one key into all groups, ``betas`` or ``momentum``: they work where
+all chains have it, and torch raises ValueError where one has ``momentum`` and another ``betas`` (Muon beside AdamW). There
+pass ``cycle_momentum=False``, and give the momentum a schedule of its own: ``muon={"momentum": lambda step: ...}``.
 """
 
 from __future__ import annotations

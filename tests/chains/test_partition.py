@@ -299,3 +299,32 @@ def test_without_names_groups_are_matched_by_position_and_keep_their_label():
         other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     assert [(g["label"], g["lr"]) for g in other.param_groups] == [("adam", 0.25), ("ball", 0.25)]
     steps(other)
+
+
+def test_momentum_is_cycled_where_all_chains_keep_it_under_one_key():
+    cycle, net = torch.optim.lr_scheduler.OneCycleLR, [param(3, 2), param(3)]
+    mixed = presets.muon_adamw().optimizer(net)
+    before = [dict(group) for group in mixed.param_groups]
+    with pytest.raises(ValueError, match="must support momentum or beta1 with `cycle_momentum`"):
+        cycle(mixed, max_lr=0.1, total_steps=9)
+    assert [{key: group[key] for key in ("momentum", "betas") if key in group} for group in mixed.param_groups] == [
+        {key: group[key] for key in ("momentum", "betas") if key in group} for group in before
+    ]
+    both = partition({"a": presets.adamw(), "b": presets.adam()}, by={"a": matrices}).optimizer(net)
+    scheduler = cycle(both, max_lr=0.1, total_steps=9)
+    firsts = set()
+    for i in range(8):
+        steps(both, start=i)
+        scheduler.step()
+        firsts |= {group["betas"][0] for group in both.param_groups}
+        assert len({group["betas"][0] for group in both.param_groups}) == 1
+    assert len(firsts) > 4
+
+
+def test_beside_it_momentum_may_have_a_schedule_of_its_own():
+    optimizer = presets.muon_adamw().optimizer(
+        [param(3, 2), param(3)], muon={"momentum": lambda step: 0.9 + 0.01 * min(step, 5)}
+    )
+    torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=9, cycle_momentum=False)
+    steps(optimizer, 3)
+    assert optimizer.param_groups[0]["momentum"] == pytest.approx(0.93) and "momentum" not in optimizer.param_groups[1]
