@@ -30,6 +30,9 @@ def averaged(old: Factors, square: Tensor, beta: Tensor | float, layout: Layout)
 
 
 def outer(factors: Factors, layout: Layout) -> Tensor:
-    """The matrix of rank one that has these row and column means; the division comes first, so that tiny ones survive."""
+    """The matrix of rank one that has these row and column means; the division comes first, so that tiny ones survive.
+
+    What would underflow to 0, between rows of very different sizes, is the smallest normal number.
+    """
     mean = layout.mean(factors.row, dim=-2)
-    return factors.row / torch.where(mean > 0, mean, 1) * factors.column
+    return (factors.row / torch.where(mean > 0, mean, 1) * factors.column).clamp(min=torch.finfo(mean.dtype).tiny)

@@ -18,8 +18,13 @@ def laplacian(a: Tensor, layout: Layout, stencil: str) -> Tensor:
 
     One dimension: the second difference. More: the tensor as a matrix (first dimension, all others), with the kernel
     (4 (N+S+E+W) + NE+NW+SE+SW - 20 C) / 6 or N+S+E+W - 4 C. Zero where a ring of neighbours would fold onto itself:
-    fewer than 4 elements in one dimension, an extent below 3 in two.
+    fewer than 4 elements in one dimension, an extent below 3 in two. Zero too where a sum is not finite, so that what
+    overflows in one element stays there.
     """
+    return torch.nan_to_num(_differences(a, layout, stencil), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _differences(a: Tensor, layout: Layout, stencil: str) -> Tensor:
     shape = layout.shape(a)
     if len(shape) < 2:
         if shape.numel() < 4:

@@ -2,7 +2,7 @@
 
     r = eta |param| / (|g| + wd |param|);   update <- r (g + wd param)
 
-r = 1 where |param| or |g| is 0.
+r = 1 where |param| or |g| is 0; r = 0 where |param| is too long to be measured.
 
 Reads    update (g), param.   Writes  update.   State  none.   Cost  3 reads, 1 write, 2 norms a parameter.
 Shapes   any; empty passes through.   Units  those of the parameter: scaling the loss changes nothing where wd = 0.
@@ -41,4 +41,5 @@ class LARS(Transform):
         usable = (w > 0) & (g > 0)
         below = torch.where(usable, g + self.weight_decay * w, 1)
         ratio = torch.where(usable, self.trust_coefficient * w / below, 1)
+        ratio = torch.where(w.isfinite(), ratio, 0)
         return carry._replace(update=ratio * (carry.update + self.weight_decay * carry.param)), state

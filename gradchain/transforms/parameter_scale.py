@@ -3,7 +3,8 @@
     update <- update max(eps2, rms(param))
 
 Reads    update, param.   Writes  update.   State  none.   Cost  2 reads, 1 write, 1 norm a parameter.
-Shapes   any; empty passes through.   Units  those of the parameter, where update is a pure number.
+Shapes   any; empty passes through; a parameter too long to be measured stands still.
+Units    those of the parameter, where update is a pure number.
 Place    after ClipUpdateRMS, before RelativeStep.
 Fields   eps2: smallest scale, so that parameters at zero can move, >= 0.
 Raises   ChainError if eps2 is negative.
@@ -16,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from typing_extensions import override
 
 from gradchain.types import Carry, Context, NoState, Transform
@@ -32,4 +34,5 @@ class ParameterScale(Transform):
     @override
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
         rms = ctx.layout.mean(carry.param * carry.param).sqrt()
-        return carry._replace(update=carry.update * rms.clamp(min=self.eps2)), state
+        scale = torch.where(rms.isinf(), 0, rms.clamp(min=self.eps2))
+        return carry._replace(update=carry.update * scale), state

@@ -9,7 +9,8 @@ Place    first, before the moments.
 Fields   rank_penalty_strength (s): >= 0.
 Raises   ChainError if rank_penalty_strength is negative.
 Source   HinaAdaptive (hinablue/sd-scripts), its LoRA rank penalty.
-Differs  nothing known. Up to 10 rows or columns the sum is |w|^2, and no rank is penalized; RankPenalty penalizes the tail.
+Differs  nothing known. Up to 10 rows or columns the sum is |w|^2, and no rank is penalized; RankPenalty penalizes the tail. As
+         published it grows with the cube of w: float32 parameters beyond 1e12 overflow.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     r = min(max(|param|, l), h) / |update|, at most trust_limit;   update <- r update
 
-r = 1 where |param| bounded so, or |update|, is 0.
+r = 1 where |param| bounded so, or |update|, is 0; r = 0 where |param| is too long to be measured.
 
 Reads    update, param.   Writes  update.   State  none.   Cost  3 reads, 1 write, 2 norms a parameter.
 Shapes   any; empty passes through.   Units  those of the parameter: the step is lr |param| long.
@@ -41,4 +41,5 @@ class TrustRatio(Transform):
         w = ctx.layout.norm(carry.param).clamp(min=low).clamp(max=high)
         u = ctx.layout.norm(carry.update)
         ratio = torch.where((w > 0) & (u > 0), w / torch.where(u > 0, u, 1), 1).clamp(max=self.trust_limit)
+        ratio = torch.where(w.isfinite(), ratio, 0)
         return carry._replace(update=ratio * carry.update), state

@@ -8,14 +8,24 @@ from gradchain import SharedTransform
 
 ROWS = pytest.mark.parametrize("recipe", list(PRESETS.values()), ids=PRESETS)
 UNSHARED = {k: v for k, v in PRESETS.items() if not any(isinstance(link, SharedTransform) for link in v.links)}
-SHAPES = [(3, 4), (1,), (), (0,), (1, 1), (2, 2, 2)]
-CASES = {  # (parameters, gradients)
-    "zero gradients": (1.0, 0.0),
-    "all zero": (0.0, 0.0),
-    "equal values": (0.5, 0.25),
-    "huge": (1.0, 1e30),
-    "tiny": (1.0, 1e-30),
-    "tiny everywhere": (1e-30, 1e-30),
+SHAPES = [(3, 4), (1,), (), (0,), (1, 1), (2, 2, 2), (8, 8)]
+EVEN, FIRST, WAVES = torch.ones_like, lambda i: (i == 0).float(), torch.cos  # what gradients are by position
+CASES = {  # parameters, gradients, their pattern
+    "zero gradients": (1.0, 0.0, EVEN),
+    "all zero": (0.0, 0.0, EVEN),
+    "equal values": (0.5, 0.25, EVEN),
+    "huge": (1.0, 1e30, EVEN),
+    "one huge": (1.0, 1e30, FIRST),
+    "huge and uneven": (1.0, 1e30, WAVES),
+    "huge parameters": (1e30, 1.0, WAVES),
+    "tiny": (1.0, 1e-30, WAVES),
+    "tiny everywhere": (1e-30, 1e-30, EVEN),
+}
+OVERFLOW = {  # the start of a preset's name -> the cases in which its own rule leaves the range of float32
+    "cameamp_improved": {"one huge", "huge and uneven"},  # edges enter with the gradient's size: its square (EdgeGroupAGR)
+    "cameamp_dual": {"one huge", "huge and uneven"},  # likewise
+    "hina_adaptive": {"huge parameters"},  # a penalty with the cube of the parameter (TopEigenvalueL2)
+    "prodigy": {"huge parameters"},  # the distance is at least the rounding of such parameters, and its sums grow by its square
 }
 
 
@@ -23,14 +33,16 @@ def made(value):
     return [torch.nn.Parameter(torch.full(shape, value)) for shape in SHAPES]
 
 
-@ROWS
-def test_degenerate_values_leave_finite_parameters(recipe):
-    for case, (value, gradient) in CASES.items():
+@pytest.mark.parametrize("name", PRESETS)
+def test_degenerate_values_leave_finite_parameters(name):
+    left_out = set().union(*(cases for start, cases in OVERFLOW.items() if name.startswith(start)))
+    for case in CASES.keys() - left_out:
+        value, gradient, pattern = CASES[case]
         params = made(value)
-        optimizer = recipe.optimizer(params, lr=1e-3)
+        optimizer = PRESETS[name].optimizer(params, lr=1e-3)
         for sign in (1, 1, -1):
             for p in params:
-                p.grad = torch.full_like(p, sign * gradient)
+                p.grad = sign * gradient * pattern(torch.arange(p.numel()).float()).view_as(p)
             optimizer.step()
         assert all(p.isfinite().all() for p in params), case
 
