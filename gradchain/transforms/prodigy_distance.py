@@ -19,6 +19,7 @@ Source   Mishchenko and Defazio, Prodigy, arXiv 2306.06101, algorithm 4; growth_
 Differs  eps is scaled by the d that comes out of this step, as in that code; in the paper by the one before, as gradient
          and step are. That code skips the step, decay included, while all gradients have been 0, and refuses groups with
          different rates, which weigh by their own here. A gradient that is not finite leaves the estimate as it is.
+         The sums grow by d^2: where parameters are so large that their rounding is a distance, they overflow.
 """
 
 from __future__ import annotations
