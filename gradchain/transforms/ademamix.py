@@ -56,7 +56,7 @@ class AdEMAMix(Transform[AdEMAMixState]):
 
     def slow_decay(self, t: Tensor) -> Tensor:
         """b3(t)."""
-        b1, _, b3 = (torch.as_tensor(b, dtype=torch.float64) for b in self.betas)
+        b1, _, b3 = (torch.as_tensor(b, dtype=torch.float64, device=t.device) for b in self.betas)
         if self.beta3_warmup is None:
             return b3
         x = t / self.beta3_warmup
