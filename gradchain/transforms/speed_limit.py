@@ -9,8 +9,8 @@
 
 SpeedLimit takes |u| over the whole parameter, ComponentSpeedLimit per element, GlobalSpeedLimit over all parameters.
 
-Reads    update.   Writes  update.   State  factor: 0-d, s(r) / r of the last step (per element: its mean).
-Cost     2 reads, 1 write, 1 norm a parameter (per element: 1 mean).
+Reads    update.   Writes  update.   State  factor: 0-d, s(r) / r of the last step (per element: none).
+Cost     2 reads, 1 write, 1 norm a parameter (per element: none).
 Shapes   any; 0-d and empty pass through.   Units  c: those of the parameter, per step.
 Place    after LearningRate, and after what may enlarge the update (Cautious).
 Fields   speed_limit (c): > 0; speed_profile; speed_warmup_steps (W): steps over which the limit rises to c, 0 for none.
@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from gradchain.types import Carry, Context, ParamInfo, SharedTransform, Transform
+from gradchain.types import Carry, Context, NoState, ParamInfo, S, SharedTransform, Transform
 
 Profile = Literal["lorentz", "tanh", "hard", "published"]
 
@@ -55,22 +55,13 @@ class SpeedState(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class _Limit(Transform[SpeedState]):
-    State = SpeedState
+class _Limit(Transform[S]):
     traits = frozenset({"caps"})
     off = {"speed_limit": torch.inf}
 
     speed_limit: Annotated[float, "(0, inf]"] = 0.1
     speed_profile: Profile = "lorentz"
     speed_warmup_steps: Annotated[int, "[0, inf)"] = 0
-
-    @override
-    def init(self, param: Tensor) -> SpeedState:
-        return SpeedState(param.new_ones(()))
-
-    @override
-    def figures(self, state: SpeedState) -> Mapping[str, Tensor]:
-        return {"factor": state.factor}
 
     def limited(self, u: Tensor, length: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
         """The limited update and the factor that it took."""
@@ -82,7 +73,20 @@ class _Limit(Transform[SpeedState]):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class SpeedLimit(_Limit):
+class _WholeLimit(_Limit[SpeedState]):
+    State = SpeedState
+
+    @override
+    def init(self, param: Tensor) -> SpeedState:
+        return SpeedState(param.new_ones(()))
+
+    @override
+    def figures(self, state: SpeedState) -> Mapping[str, Tensor]:
+        return {"factor": state.factor}
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SpeedLimit(_WholeLimit):
     """Relativistic limit on the length of a parameter's step."""
 
     @override
@@ -92,17 +96,17 @@ class SpeedLimit(_Limit):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class ComponentSpeedLimit(_Limit):
+class ComponentSpeedLimit(_Limit[NoState]):
     """Relativistic limit on the size of each element's step."""
 
     @override
-    def update(self, carry: Carry, state: SpeedState, ctx: Context) -> tuple[Carry, SpeedState]:
-        update, factors = self.limited(carry.update, carry.update.abs(), ctx)
-        return carry._replace(update=update), SpeedState(ctx.layout.mean(factors))
+    def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
+        update, _ = self.limited(carry.update, carry.update.abs(), ctx)
+        return carry._replace(update=update), state
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class GlobalSpeedLimit(_Limit, SharedTransform[SpeedState]):
+class GlobalSpeedLimit(_WholeLimit, SharedTransform[SpeedState]):
     """Relativistic limit on the length of the whole model's step."""
 
     @override

@@ -139,7 +139,7 @@ def test_figures_of_every_transform_are_0d_and_finite_from_the_start(link):
 
 ADAPTIVE = [  # links whose figures or findings tell a user what they are doing
     *("Cautious", "TAM", "SPD", "OriginSPD", "LaggedSPD", "PullToStart"),
-    *("SpeedLimit", "ComponentSpeedLimit", "GlobalSpeedLimit", "LRMask", "PublishedLRMask", "TensorLRMask", "ElementLRMask"),
+    *("SpeedLimit", "GlobalSpeedLimit", "LRMask", "PublishedLRMask", "TensorLRMask", "ElementLRMask"),
     *("Importance", "AbsoluteImportance", "Relations", "LastPartnerRelations"),
     *("AlignmentDamping", "TorqueDamping", "ALoRA", "PublishedALoRA", "LoKrScale", "PublishedLoKrScale", "RelationalGuide"),
 ]

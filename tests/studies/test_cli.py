@@ -51,6 +51,15 @@ def test_what_show_prints_fits_the_screen(name):
     assert max(len(line) for line in lines if not line.startswith("note: ")) <= columns and len(lines) <= rows
 
 
+def test_the_readme_has_the_table_of_techniques(capsys):
+    assert main(["techniques"]) == 0
+    printed = capsys.readouterr().out
+    assert printed in (ROOT / "README.md").read_text(), "write the output of `gradchain techniques` there"
+    rows = {line.split("`")[1]: line for line in printed.splitlines()[2:]}
+    assert list(rows) == transforms.__all__
+    assert "[2411.16085](https://arxiv.org/abs/2411.16085)" in rows["Cautious"] and "c_adamw" in rows["Cautious"]
+
+
 def test_the_page_on_sharding_has_the_table_of_what_transforms_ask(capsys):
     assert main(["shards"]) == 0
     printed = capsys.readouterr().out
