@@ -3,9 +3,9 @@
 loop      one parameter at a time, eagerly
 stacked   small parameters of one shape as one, the others one at a time, eagerly
 compiled  the same stacks, and large parameters alone, each shape as one compiled graph
-auto      loop, until the others have been through as many tests
+auto      stacked, on every device
 
-Compiling pays in a long run; on the CPU it is left to be asked for, since it takes seconds and a C++ compiler.
+Compiling pays in a long run, but it is left to be asked for: it takes seconds to minutes and a compiler.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Loop:
 
 
 DRIVERS: dict[str, Callable[[], Driver]] = {  # name -> what makes the driver of one optimizer
-    "auto": Loop,
+    "auto": lambda: Planned(compile=False),
     "loop": Loop,
     "stacked": lambda: Planned(compile=False),
     "compiled": lambda: Planned(compile=True),
