@@ -15,6 +15,7 @@ from gradchain.chains.lints import nonsense, share_parameters
 from gradchain.types import ChainError, ChainWarning, Transform
 
 if TYPE_CHECKING:
+    from gradchain.chains.partition import Recipe
     from gradchain.optim_wrapper import ChainOptimizer
 
 GIVEN = frozenset(  # hold something at the start
@@ -35,8 +36,26 @@ SLOTS = GIVEN | WRITERS.keys()
 FOREIGN = {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr", "lr_scale"}
 
 
+class Functional:
+    """What a chain and a partition are besides recipes for optimizers: a pair of pure functions."""
+
+    def init(self, params: Mapping[str, Tensor] | Sequence[Tensor]) -> Any:
+        """The state of a run without an optimizer, see ``optim_wrapper.functional``: by parameter, flat, by link."""
+        from gradchain.optim_wrapper import functional
+
+        return functional.init(cast("Recipe", self), params)
+
+    def update(
+        self, grads: Any, state: Any, params: Mapping[str, Tensor] | Sequence[Tensor], **hyperparameters: Any
+    ) -> tuple[Any, Any]:
+        """(what to subtract from ``params``, the new state); pure: to be differentiated, or mapped with ``torch.func.vmap``."""
+        from gradchain.optim_wrapper import functional
+
+        return functional.update(cast("Recipe", self), grads, state, params, hyperparameters)
+
+
 @dataclass(frozen=True, repr=False)
-class Chain:
+class Chain(Functional):
     """Links in the order in which they run; checked when built. Make one with ``chain(...)`` or a preset."""
 
     links: tuple[Transform[Any], ...]
@@ -164,20 +183,6 @@ class Chain:
 
         options: dict[str, Any] = {"driver": driver, "every_k": every_k, "finite_gate": finite_gate}
         return ChainOptimizer(params, self, **options, **hyperparameters)
-
-    def init(self, params: Mapping[str, Tensor] | Sequence[Tensor]) -> Any:
-        """The state of a run without an optimizer, see ``optim_wrapper.functional``: by parameter, flat, by link."""
-        from gradchain.optim_wrapper import functional
-
-        return functional.init(self, params)
-
-    def update(
-        self, grads: Any, state: Any, params: Mapping[str, Tensor] | Sequence[Tensor], **hyperparameters: Any
-    ) -> tuple[Any, Any]:
-        """(what to subtract from ``params``, the new state); pure: to be differentiated, or mapped with ``torch.func.vmap``."""
-        from gradchain.optim_wrapper import functional
-
-        return functional.update(self, grads, state, params, hyperparameters)
 
     def __repr__(self) -> str:
         return f"chain({', '.join(map(repr, self.links))})"

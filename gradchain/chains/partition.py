@@ -12,13 +12,13 @@ pass ``cycle_momentum=False``, and give the momentum a schedule of its own: ``mu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
-from gradchain.chains.chain import Chain, chain
+from gradchain.chains.chain import Chain, Functional, chain
 from gradchain.chains.where import Rule, Where, rule
 from gradchain.types import ChainError, Transform
 
@@ -30,7 +30,7 @@ SHOWN = 8  # names in an error
 
 
 @dataclass(frozen=True, repr=False)
-class Partition:
+class Partition(Functional):
     """Chains by label, and which parameter falls to which. Make one with ``partition``."""
 
     chains: Mapping[str, Chain]
@@ -137,20 +137,6 @@ class Partition:
 
         options: dict[str, Any] = {"driver": driver, "every_k": every_k, "finite_gate": finite_gate}
         return ChainOptimizer(params, self, **options, **hyperparameters)
-
-    def init(self, params: Mapping[str, Tensor] | Sequence[Tensor]) -> Any:
-        """The state of a run without an optimizer, see ``optim_wrapper.functional``: by parameter, flat, by link."""
-        from gradchain.optim_wrapper import functional
-
-        return functional.init(self, params)
-
-    def update(
-        self, grads: Any, state: Any, params: Mapping[str, Tensor] | Sequence[Tensor], **hyperparameters: Any
-    ) -> tuple[Any, Any]:
-        """(what to subtract from ``params``, the new state); pure: to be differentiated, or mapped with ``torch.func.vmap``."""
-        from gradchain.optim_wrapper import functional
-
-        return functional.update(self, grads, state, params, hyperparameters)
 
     def __repr__(self) -> str:
         by = "" if self.by is None else f", by={self.by!r}"

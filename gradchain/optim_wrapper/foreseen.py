@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from types import FunctionType
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -39,8 +40,12 @@ def _likeness(x: Any) -> Any:
         return tuple(x.shape), x.dtype
     if isinstance(x, FunctionType):
         return x.__code__, _likeness(x.__defaults__), _likeness(tuple(cell.cell_contents for cell in x.__closure__ or ()))
-    if dataclasses.is_dataclass(x):
+    if isinstance(x, MethodType):
+        return _likeness(x.__func__), _likeness(x.__self__)
+    if isinstance(x, partial):
+        return _likeness(x.func), _likeness(x.args), _likeness(tuple(x.keywords.items()))
+    if dataclasses.is_dataclass(x) and not isinstance(x, type):
         return type(x), tuple(_likeness(getattr(x, field.name)) for field in dataclasses.fields(x))
     if isinstance(x, tuple):
         return type(x), *map(_likeness, x)  # pyright: ignore[reportUnknownVariableType] (of anything)
-    return x if isinstance(x, int | float | str | torch.dtype | None) else type(x)
+    return x if isinstance(x, int | float | str | torch.dtype | type | BuiltinFunctionType | None) else type(x)

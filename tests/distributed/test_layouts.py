@@ -1,12 +1,15 @@
 """Chains on DTensors of every kind, what a step sends, and what belongs to data-parallel training besides."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 import torch
 import torch.distributed as dist
 from distributed.ranks import batch, counted, difference, full, model, on_ranks, train
 from torch import nn
 
-from gradchain import chain, presets
+from gradchain import Transform, chain, presets
 from gradchain import transforms as t
 
 pytestmark = pytest.mark.slow
@@ -94,6 +97,49 @@ def strided():
     fully_shard(net, mesh=mesh["dp"])
     placements = {str(p) for param in net.parameters() for p in param.placements}
     return difference(run(net), run(build())), placements
+
+
+def on_meshes_of_several_kinds():
+    """Parameters on a mesh of one dimension, on one of two, and on none, in one optimizer."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    line, square = init_device_mesh("cpu", (4,)), init_device_mesh("cpu", (2, 2))
+    ways = [(line, [Shard(0)]), (square, [Replicate(), Shard(0)]), (None, None)]
+
+    def wrap(value):
+        mesh, placements = ways[SHAPES.index(tuple(value.shape)) % 3 if value.dim() else 2]
+        return value if mesh is None else distribute_tensor(value, mesh, placements)
+
+    return difference(stepped(EVERYTHING, wrap), stepped(EVERYTHING, lambda value: value))
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Halved(Transform):
+    """Work on whole tensors; counts how often it is done."""
+
+    done: ClassVar[list[torch.Size]] = []
+
+    def update(self, carry, state, ctx):
+        def work(x):
+            if type(x) is torch.Tensor:  # not to find out its shape
+                Halved.done.append(x.shape)
+            return x / 2
+
+        return carry._replace(update=ctx.layout.on_whole(work, carry.update)), state
+
+
+def shared_out():
+    """The shapes that this rank has worked on."""
+    from torch.distributed.fsdp import fully_shard
+
+    net = model(2)
+    fully_shard(net)
+    optimizer = chain(Halved(), t.LearningRate()).optimizer(net.named_parameters())
+    train(net, optimizer, 0, 1)
+    Halved.done.clear()
+    calls = counted(lambda: train(net, optimizer, 1, 2))
+    return sorted(map(tuple, Halved.done)), [tuple(p.shape) for p in net.parameters()], len(calls["all_to_all_single"])
 
 
 def in_turn(cases):
@@ -214,7 +260,7 @@ def results():
         for recipe in (EVERYTHING, ADAFACTOR):
             key = (name, "everything" if recipe is EVERYTHING else "adafactor")
             cases[torch.Size(shape).numel()].append((key, on_a_mesh, (shape, kinds, recipe)))
-    cases[4].append(("strided", strided, ()))
+    cases[4] += [("strided", strided, ()), ("several meshes", on_meshes_of_several_kinds, ())]
     cases[2] += [
         (("traffic", 1), traffic, (EVERYTHING, 1)),
         (("traffic", 4), traffic, (EVERYTHING, 4)),
@@ -226,6 +272,7 @@ def results():
         ("stacked", by_driver, ("stacked",)),
         ("compiled", by_driver, ("compiled",)),
         ("reports", reports, ()),
+        ("shared out", shared_out, ()),
         ("first step", first_step_of_nothing, ()),
     ]
     found = {}
@@ -246,6 +293,18 @@ def test_tensor_parallel_and_fully_sharded_at_once(results):
     for far, placements in results["strided"]:
         assert far <= 1e-12
         assert any("_S" in placement for placement in placements)  # strided shards are among them
+
+
+def test_parameters_of_different_meshes_in_one_optimizer(results):
+    assert max(results["several meshes"]) <= 1e-12
+
+
+def test_whole_tensors_are_shared_out_and_each_is_worked_on_once(results):
+    (first, shapes, calls), (second, _, others) = results["shared out"]
+    assert sorted([*first, *second]) == sorted(shapes) and calls == others == 2
+    assert max(sum(torch.Size(shape).numel() for shape in one) for one in (first, second)) < 0.6 * sum(
+        torch.Size(shape).numel() for shape in shapes
+    )
 
 
 def test_the_number_of_collectives_does_not_grow_with_the_number_of_parameters(results):

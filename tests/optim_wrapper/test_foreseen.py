@@ -1,5 +1,8 @@
 """What a function of whole tensors gives is known on every rank without the work."""
 
+from functools import partial
+
+import pytest
 import torch
 
 from gradchain.optim_wrapper import foreseen as module
@@ -30,3 +33,21 @@ def test_a_function_is_run_again_only_where_shapes_may_differ(monkeypatch):
         _, rows = foreseen(worker(rank, torch.full((), factor), runs), [PIECE], torch.Size((size, 5)))
         assert rows.shape == (rank, 5)
     assert len(runs) == 3  # the second is like the first
+
+
+def rows_of(x, rank):
+    return x[:rank]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (partial(rows_of, rank=2), partial(rows_of, rank=3)),
+        (torch.flatten, torch.clone),
+        (lambda x: x[:2], lambda x: x[:3]),
+    ],
+    ids=["partial", "builtin", "lambda"],
+)
+def test_what_is_no_plain_function_is_told_apart_too(one, other):
+    for work in (one, other, one):
+        assert foreseen(work, [PIECE], WHOLE).shape == work(torch.zeros(WHOLE)).shape
