@@ -12,9 +12,7 @@ from golden.replay import largest_difference
 from reference import lora as reference
 from training import param, snapshot, steps
 
-import gradchain
 from gradchain import ChainError, presets
-from gradchain import transforms as t
 from gradchain.optim_wrapper import HinaAdamW, HinaAdamWOptimizer
 
 SWITCHES = ["spd", "cautious", "orthogonal_grad", "adopt_stability", "grams", "agr", "tam", "alora"]
@@ -89,17 +87,6 @@ def test_a_technique_left_out_of_the_chain_is_one_that_was_switched_off(switch, 
         assert equal(last(with_it.without(*own)), last(without))
         if switch != "dynamic_weight_decay":
             assert not equal(last(with_it), last(without))
-
-
-@pytest.mark.parametrize("published", [False, True])
-def test_without_all_that_is_optional_the_plain_optimizer_is_left(published):
-    full = presets.hina_adamw(use_orthogonal_grad=True, published=published, lr=0.01)
-    if published:
-        core = [t.LaggedMoments(), t.Normalize(), t.LearningRate(lr=0.01)]
-    else:
-        core = [t.ADOPT(betas=(0.9, 0.999), adopt_eps=1e-8), t.LearningRate(lr=0.01)]
-    bare = full.without(*(name for name in full.names if name not in gradchain.chain(*core).names))
-    assert equal(last(bare), last(gradchain.chain(*core)))
 
 
 def test_behind_grams_the_mask_is_left_out():

@@ -41,6 +41,7 @@ PRESETS = {
     "kahan_adamw": presets.kahan_adamw(),
     "laprop": presets.laprop(weight_decay=0.01),
     "mars": presets.mars(weight_decay=0.01, optimize_1d=True),
+    "mars_by_shape": presets.mars(weight_decay=0.01),
     "prodigy": presets.prodigy(d0=0.1, weight_decay=0.01),
     "prodigy_corrected": presets.prodigy(d0=0.1, decouple=False, use_bias_correction=True, growth_rate=1.02),
     "radam": presets.radam(weight_decay=0.01),

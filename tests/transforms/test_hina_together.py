@@ -178,17 +178,6 @@ def same(first, second):
     return all(torch.equal(a, b) for a, b in zip(steps_of(first), steps_of(second), strict=True))
 
 
-@pytest.mark.parametrize("published", [False, True])
-@pytest.mark.parametrize("adopt", [False, True])
-def test_without_its_optional_links_it_is_the_plain_optimizer_bit_for_bit(published, adopt):
-    full = presets.adaptive_hina(published=published, use_adopt_stability=adopt, relations=True, use_orthogonal_grad=True)
-    core = {(False, False): (t.Moments(), t.Normalize()), (False, True): (t.ADOPT(betas=(0.9, 0.999), adopt_eps=1e-8),)}
-    core |= {(True, False): (t.Moments(), t.Normalize()), (True, True): (t.MonotoneMoments(), t.Normalize())}
-    plain = chain(*core[published, adopt], t.LearningRate(lr=1e-3))
-    optional = [link.label for link in full.links if link.removable and link.label not in plain.names]
-    assert len(optional) >= 10 and same(full.without(*optional), plain)
-
-
 def test_with_every_technique_off_it_is_adamw():
     off = {key: False for key in ("spd", "cautious", "adopt_stability", "grams", "agr", "tam", "dynamic_adaptation", "lr_mask")}
     switches = {f"use_{key}": value for key, value in off.items()} | {"dynamic_weight_decay": False}
