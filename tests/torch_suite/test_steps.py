@@ -204,6 +204,17 @@ def test_the_default_dtype_and_device_do_not_matter(entry, case):
     assert all(map(torch.equal, plain.parameters(), model.parameters()))
 
 
+@over()
+def test_it_is_made_and_steps_on_the_meta_device(entry, case):
+    """With every switch thrown: what reads a number on the host raises here."""
+    params = [nn.Parameter(torch.empty(shape, device="meta")) for shape in ((4, 6), (5,), (3, 2, 2, 2), (), (0,))]
+    optimizer = make(entry, case, params)
+    for p in params:
+        p.grad = torch.empty_like(p)
+    optimizer.step()
+    assert all(value.is_meta for p in params for key, value in optimizer.state[p].items() if key != "step")
+
+
 def backward_on_cpu(model):
     with torch.device("cpu"):
         model.zero_grad()
