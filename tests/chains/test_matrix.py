@@ -85,6 +85,12 @@ def test_it_heeds_neither_scale_nor_axes():
     assert orthogonal(torch.full((3, 4), 1e30)).isfinite().all() and orthogonal(torch.full((3, 4), 1e-38)).isfinite().all()
 
 
+def test_what_is_small_grows_by_the_slope_of_the_iteration():
+    """Five steps of a slope of 3.4445 at 0 each."""
+    u = torch.diag(torch.tensor([1.0, 1e-7, 1e-8], dtype=torch.float64))
+    assert orthogonal(u).diagonal()[1:].tolist() == pytest.approx([3.4445**5 * 1e-7, 3.4445**5 * 1e-8], rel=1e-5)
+
+
 def test_a_scale_by_shape_gives_the_promised_size():
     u = torch.randn(40, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     settings = {"ns_coefficients": "convergent", "ns_steps": 30}
@@ -175,6 +181,36 @@ def test_a_step_of_lamb_is_as_long_as_the_tensor_times_the_rate():
         before, p.grad = p.detach().clone(), scale * torch.randn(4, 5, dtype=torch.float64)
         presets.lamb(lr=0.01).optimizer([p]).step()
         assert (p - before).norm().item() == pytest.approx(0.01 * before.norm().item())
+
+
+def test_lamb_sees_the_direction_of_an_update_only_and_of_a_tensor_of_zeros_nothing():
+    u, w = (torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(i)) for i in range(2))
+
+    def stepped(factor, start):
+        p = nn.Parameter(start.clone())
+        p.grad = factor * u
+        chain(t.TrustRatio(), t.LearningRate(lr=1.0)).optimizer([p]).step()
+        return start - p.detach()
+
+    torch.testing.assert_close(stepped(1e-4, w), stepped(1.0, w), rtol=1e-12, atol=0)
+    torch.testing.assert_close(stepped(3.0, 0 * w), 3 * u)
+
+
+def test_stable_adamw_starts_as_adamw_and_never_steps_further():
+    """Of one moment: the ratio of the gradient to its own root mean square is 1 in the first step."""
+    links = (t.Moments(betas=(0.9, 0.99)), t.Normalize(eps=1e-6))
+    found = []
+    for more in ((), (t.ClipNormalizedRMS(rms_eps=1e-6),)):
+        p = nn.Parameter(torch.zeros(30, dtype=torch.float64))
+        optimizer, lengths = chain(*links, *more, t.LearningRate(lr=0.1)).optimizer([p]), []
+        for step in range(30):
+            before = p.detach().clone()
+            p.grad = torch.randn(30, dtype=torch.float64, generator=torch.Generator().manual_seed(step)) * 1.2**step
+            optimizer.step()
+            lengths.append((before - p).norm().item())
+        found.append(np.array(lengths))
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-9) and (found[1] <= found[0] * (1 + 1e-12)).all()
+    assert found[1][-1] < 0.9 * found[0][-1]
 
 
 @pytest.mark.parametrize("preset", [presets.lamb, presets.lars, presets.stable_adamw, presets.muon, presets.came_muon])

@@ -116,6 +116,23 @@ def test_sam_needs_a_closure_and_goes_out_like_any_link():
     assert torch.equal(p, param(3))
 
 
+def test_a_climb_that_adapts_does_not_know_the_unit_of_the_weights():
+    def climb(unit):
+        p, calls = nn.Parameter(unit * param(4, 3, dtype=torch.float64).detach()), []
+        optimizer = chain(t.ASAM(rho=0.3, asam_eta=0.0), BASE).optimizer([p])
+
+        def closure():
+            calls.append(p.detach().clone())
+            optimizer.zero_grad()
+            (p / unit).sin().sum().backward()
+
+        optimizer.step(closure)
+        return (calls[1] - calls[0]) / unit
+
+    assert climb(1.0).norm() > 0.1
+    torch.testing.assert_close(climb(100.0), climb(1.0), rtol=1e-12, atol=1e-13)
+
+
 def test_groups_have_their_own_rho_and_masked_parameters_do_not_climb():
     net, calls = model(), []
     recipe = chain(masked(t.SAM(rho=0.5), by=matrices), BASE)

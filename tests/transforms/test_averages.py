@@ -133,3 +133,52 @@ def test_keywords_that_mean_something_else_here_are_refused():
         presets.prodigy(slice_p=11)
     with pytest.raises(ChainError, match="adam_atan2 does not take 'regen_reg_rate'"):
         presets.adam_atan2(regen_reg_rate=0.1)
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.9), (0.99, 0.5)], ids=str)
+def test_a_step_of_laprop_is_bounded_whatever_both_averages_are(betas):
+    """By the longest normalized gradient, sqrt((1 - b2^t) / (1 - b2)); a spike after silence is nearly that long."""
+    param = torch.nn.Parameter(torch.zeros(6, dtype=torch.float64))
+    optimizer = presets.laprop(lr=1.0, betas=betas).optimizer([param])
+    for step in range(1, 40):
+        before = param.detach().clone()
+        param.grad = torch.randn(6, dtype=torch.float64, generator=torch.Generator().manual_seed(step)) * 10.0 ** (step % 7)
+        optimizer.step()
+        assert (before - param).abs().max() <= ((1 - betas[1] ** step) / (1 - betas[1])) ** 0.5 * (1 + 1e-9)
+
+
+def test_nothing_over_nothing_is_no_step_of_the_arc_tangent():
+    param = torch.nn.Parameter(torch.ones(3))
+    optimizer = presets.adam_atan2().optimizer([param])
+    param.grad = torch.zeros(3)
+    optimizer.step()
+    assert param.tolist() == [1, 1, 1]
+
+
+def test_mars_keeps_gradients_not_the_tensors_they_came_in():
+    found = []
+    for fresh in (True, False):
+        param = torch.nn.Parameter(torch.ones(2, 3, dtype=torch.float64))
+        param.grad = torch.zeros_like(param)
+        optimizer = presets.mars(gamma=0.5).optimizer([param])
+        for step in range(6):
+            g = torch.sin(step + K[:2, :3])
+            param.grad = g if fresh else param.grad.copy_(g)
+            optimizer.step()
+        found.append(param.detach())
+    assert torch.equal(*found)
+
+
+def test_the_distance_does_not_depend_on_how_parameters_are_grouped():
+    found = []
+    for sizes in ((3,), (1, 2), (1, 1, 1)):
+        params = [torch.nn.Parameter(torch.ones(n + 1, dtype=torch.float64)) for n in range(3)]
+        stack = iter(params)
+        groups = [{"params": [next(stack) for _ in range(size)]} for size in sizes]
+        optimizer = presets.prodigy(d0=1e-3).optimizer(groups)
+        for step in range(10):
+            for i, p in enumerate(params):
+                p.grad = p.detach() * (1 + i + step % 3)
+            optimizer.step()
+        found.append(optimizer.state[params[0]]["prodigy_distance/growth"].item())
+    assert found == pytest.approx([found[0]] * 3, rel=1e-12) and found[0] > 10

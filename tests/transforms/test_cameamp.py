@@ -11,6 +11,7 @@ from links import Flow, run
 from gradchain import ParamInfo, chain, presets
 from gradchain import transforms as t
 from gradchain.optim_wrapper.layouts import WHOLE
+from gradchain.transforms._eight_bits import dynamic_map, eight_bits
 from gradchain.types import Carry, Context
 
 MASK = {"min_lr": 0.1, "max_lr": 2.0, "lr_bump": 0.25, "mask_start": 1.0}
@@ -55,6 +56,25 @@ def test_came_does_not_see_the_scale_of_the_gradient():
 
 def test_a_vector_has_no_confidence_in_came():
     assert came_update([np.ones(7)]) == pytest.approx(0.1, rel=1e-9)  # the momentum of an update clipped at 1
+
+
+def test_came_on_a_vector_is_an_average_of_clipped_rmsprop_and_its_averages_know_no_rate():
+    links = (t.FactoredMeanSquare(), t.Normalize(eps=0.0), t.ClipUpdateRMS(), t.ResidualMomentum())
+    for shape, ours, theirs in (
+        ((7,), presets.came(lr=0.01), chain(*links, t.LearningRate(lr=0.01))),
+        ((4, 5), presets.came(lr=0.01), presets.came(lr=10.0)),
+    ):
+        kept = []
+        for recipe in (ours, theirs):
+            p = torch.nn.Parameter(torch.ones(shape, dtype=torch.float64))
+            optimizer = recipe.optimizer([p])
+            for i in range(6):
+                p.grad = torch.tensor(noise(*shape, seed=i))
+                optimizer.step()
+            kept.append((p.detach(), {key: v for key, v in optimizer.state[p].items() if "confidence" not in key}))
+            assert all((v >= 0).all() for key, v in optimizer.state[p].items() if "mean_square" in key or "confidence" in key)
+        assert torch.equal(kept[0][0], kept[1][0]) == (shape == (7,))
+        assert all(torch.equal(v, kept[1][1][key]) for key, v in kept[0][1].items())
 
 
 @pytest.mark.parametrize("link", [t.Confidence(beta3=0.9), t.FactoredConfidence(beta3=0.9)], ids=lambda link: link.label)
@@ -163,3 +183,28 @@ def test_previous_mean_square_leaves_the_first_step_to_measure():
     assert torch.equal(p.detach(), torch.ones(3))
     optimizer.step()
     torch.testing.assert_close(p.detach(), torch.full((3,), 0.9))
+
+
+@pytest.mark.parametrize("link", [t.PublishedLRMask(**MASK), t.Int8LRMask(**MASK), t.EightBitLRMask(**MASK)])
+def test_from_the_second_step_on_masks_do_not_care_which_sign_is_which(link):
+    gradients = [np.sign(noise(20, seed=i)) for i in range(2)]
+    rates = [np.abs(masks(link, [sign * g for g in gradients])) for sign in (1, -1)]
+    ours, theirs = (second - first for first, second in rates)
+    level = np.abs(rates[0][0] - rates[1][0])
+    assert np.sign(ours).tolist() == np.sign(theirs).tolist() and (level > 0).all()  # the first step has its own opinion
+
+
+def test_the_map_of_8_bits_has_one_zero_and_blocks_know_nothing_of_each_other():
+    values = dynamic_map()
+    assert len(values) == 256 and (values.diff() > 0).all() and values[127] == 0
+    assert (values[0].item(), values[-1].item()) == pytest.approx((-0.99297, 1.0), abs=1e-5)
+    assert values.abs()[values != 0].min().item() == pytest.approx(5.5e-7, rel=1e-6)
+    x = torch.tensor(noise(3, 40))
+    kept = eight_bits(x, 50, WHOLE)  # blocks of 50, 50 and 20
+    assert torch.equal(eight_bits(0 * x, 50, WHOLE), 0 * x)
+    for start in (0, 50, 100):
+        alone = eight_bits(x.flatten()[start : start + 50], 50, WHOLE)
+        assert (
+            torch.equal(kept.flatten()[start : start + 50], alone)
+            and alone.abs().max() <= x.flatten()[start : start + 50].abs().max()
+        )

@@ -120,3 +120,41 @@ def test_cautious_decay_never_pushes_a_weight_away_from_zero_and_is_ordinary_dec
     agrees = u * w > 0
     torch.testing.assert_close(decay[agrees], 0.1 * w[agrees])
     assert torch.equal(decay[~agrees], torch.zeros_like(decay[~agrees]))
+
+
+def averaged(link, gradients, after):
+    """An average of the gradients, with the link behind it or ahead of it."""
+    links = (t.FirstMoment(), link) if after else (link, t.FirstMoment())
+    param = torch.nn.Parameter(torch.zeros_like(gradients[0]))
+    optimizer = chain(*links, t.LearningRate(lr=1.0)).optimizer([param])
+    for g in gradients:
+        param.grad = g.clone()
+        optimizer.step()
+    return param.detach()
+
+
+@pytest.mark.parametrize("link", [t.Centralize(), t.LaplacianSmoothing(sigma=2.0)], ids=lambda link: link.label)
+def test_fixed_linear_maps_stand_ahead_of_an_average_or_behind_it(link):
+    g, h = normal(4, 6), normal(4, 6, seed=1)
+    torch.testing.assert_close(apply(link, 3 * g - h), 3 * apply(link, g) - apply(link, h))
+    gradients = [normal(4, 6, seed=seed) for seed in range(8)]
+    torch.testing.assert_close(averaged(link, gradients, after=True), averaged(link, gradients, after=False))
+
+
+def test_the_order_of_smoothing_and_centralizing_matters():
+    """Smoothing runs across the ends of rows."""
+    g, (smooth, central) = normal(4, 6), (t.LaplacianSmoothing(), t.Centralize())
+    assert (apply(smooth, apply(central, g)) - apply(central, apply(smooth, g))).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("sigma", "left"), [(1.0, 0.268), (2.0, 0.185), (3.0, 0.149)])
+def test_smoothing_leaves_the_known_share_of_the_variance_of_noise(sigma, left):
+    g = normal(200_000)
+    assert (apply(t.LaplacianSmoothing(sigma=sigma), g).var() / g.var()).item() == pytest.approx(left, rel=0.02)
+
+
+def test_rows_are_clipped_to_their_share_of_the_weights():
+    g, w = 100 * normal(5, 6), normal(5, 6, seed=1)
+    limits = 0.1 * w.norm(dim=1).clamp(min=1e-3)
+    torch.testing.assert_close(apply(t.AGC(clipping=0.1), g, w).norm(dim=1), limits)
+    torch.testing.assert_close(apply(t.AGC(clipping=0.1), 1e-4 * g, w), 1e-4 * g)

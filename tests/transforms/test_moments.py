@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from links import Flow, run, stream
 
+from gradchain import chain
 from gradchain import transforms as t
 
 MOMENTS = [t.Moments(), t.AMSGradMoments(), t.StepCorrectedMoments(), t.NesterovMoments()]
@@ -106,3 +108,25 @@ def test_the_published_floor_steps_100_times_less_where_the_gradient_is_small():
 def test_a_floor_leaves_smaller_parameters_alone():
     (out,) = run(t.VarianceFloor(floor=1.0, floor_min_size=4), flows([0.0] * 3, second=0.5))
     assert out["second_moment"].tolist() == [0.5] * 3
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_adafactor_on_its_own_does_not_know_the_unit_of_the_loss(unit):
+    def steps(scale):
+        core = chain(t.FactoredSecondMoment(eps1=0.0), t.Normalize(eps=0.0), t.ClipUpdateRMS(), t.RelativeStep(lr=0.1))
+        param = torch.nn.Parameter(torch.ones(4, 6, dtype=torch.float64))
+        optimizer = core.optimizer([param])
+        for f in stream(4, 6, steps=6):
+            param.grad = torch.tensor(scale * f.grad)
+            optimizer.step()
+        return param.detach()
+
+    torch.testing.assert_close(steps(unit), steps(1.0), rtol=1e-9, atol=0)
+
+
+def test_an_average_is_damped_momentum_but_for_the_first_gradient():
+    flows = stream(5, steps=12)
+    averages = [out["update"] for out in run(t.AverageMomentum(momentum=0.8), flows)]
+    sums = [out["update"] for out in run(t.Momentum(momentum=0.8, dampening=0.8), flows)]
+    for i, (a, b) in enumerate(zip(averages, sums, strict=True)):
+        np.testing.assert_allclose(b - a, 0.8 ** (i + 1) * flows[0].update, rtol=1e-9, atol=1e-12)

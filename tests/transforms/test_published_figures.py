@@ -68,6 +68,11 @@ RULES = [
     ("c_adamw", presets.c_adamw(**DECAY), 0.451142167159, -0.770667827245, 8.552836875007),
     ("grams", presets.grams(**DECAY), 0.451250621355, -0.805187068893, 8.877193134966),
     ("adopt", presets.adopt(**DECAY), 0.548135454545, -0.875038688814, 10.670341314474),
+    ("nadam", presets.nadam(**DECAY, decoupled_weight_decay=True), 0.517513037674, -0.835684882199, 9.698044607961),
+    ("muon", presets.muon(**DECAY, ns_precision="bfloat16"), 0.528537676669, -0.844983931287, 9.553462156018),
+    ("came", presets.came(**DECAY), 0.643183129900, 0.682369768642, 220.596412448909),
+    ("lamb", presets.lamb(**DECAY), 0.474964242595, -0.726136682144, 8.496062969823),
+    ("stable_adamw", presets.stable_adamw(**DECAY), 0.456275920677, -0.757237070856, 8.371676719924),
     ("orthograd sgd", chain(t.OrthogonalGradient(), t.LearningRate(lr=0.05)), 0.542619909533, -0.914899660913, 11.470228768566),
 ]
 

@@ -87,3 +87,46 @@ def test_the_global_limit_is_on_the_whole_model_s_step():
     optimizer.step()
     assert sum(p.detach().square().sum().item() for p in params) ** 0.5 == pytest.approx(0.5, rel=1e-6)
     assert params[0][0].item() == pytest.approx(params[1][0, 0].item(), rel=1e-6)
+
+
+def vector(seed, scale=1.0, size=6):
+    return scale * torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+SCALES = pytest.mark.parametrize("scale", [1e-3, 0.1, 1.0, 10.0, 1e3])
+
+
+@SCALES
+def test_the_lorentz_limit_is_a_change_of_velocity(scale):
+    """With a way back, as close to the identity as 1 / c^2 allows, in any unit of length, and in any order."""
+    u, c = vector(0, scale), 0.7
+    v = limited(u, speed_limit=c)
+    if scale <= 10:  # beyond, all that is left of u is in the last digits
+        torch.testing.assert_close(v / (1 - (v.norm() / c) ** 2).sqrt(), u, rtol=1e-9, atol=0)
+    assert 0 <= u.norm() - v.norm() <= u.norm() ** 3 / (2 * c**2)
+    torch.testing.assert_close(limited(100 * u, speed_limit=100 * c), 100 * v)
+    first = limited(limited(u, speed_limit=0.5), speed_limit=0.8)
+    torch.testing.assert_close(first, limited(limited(u, speed_limit=0.8), speed_limit=0.5))
+
+
+@SOUND
+@SCALES
+def test_two_steps_never_come_further_apart(profile, scale):
+    for seed in range(20):
+        u, w = vector(seed, scale), vector(seed + 100, scale)
+        apart = [limited(x, speed_limit=0.5, speed_profile=profile) for x in (u, w)]
+        assert (apart[0] - apart[1]).norm() <= (u - w).norm() * (1 + 1e-12)
+
+
+def test_at_the_limit_the_profiles_are_what_they_are():
+    found = {profile: speeds(profile, 1.0).item() for profile in ("lorentz", "tanh", "hard")}
+    assert found == pytest.approx({"lorentz": 0.5**0.5, "tanh": 0.761594, "hard": 1.0}, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e18, 1e30])
+def test_the_size_of_a_step_is_not_squared(size):
+    """Whole lengths beyond the square root of the dtype's range count as not finite."""
+    for kind, limit in ((ComponentSpeedLimit, 0.5), (SpeedLimit, 0.5 / 2**0.5)):
+        if kind is ComponentSpeedLimit or size < 1e19:
+            out = limited(torch.tensor([size, -size], dtype=torch.float32), kind, speed_limit=0.5)
+            assert out.tolist() == pytest.approx([min(size, limit), -min(size, limit)], rel=1e-6)

@@ -61,6 +61,19 @@ def test_a_right_angle_does_not_fire_whatever_rounding_makes_of_it(link, dtype, 
             assert torch.equal(out.update, -w) != bool(fires)
 
 
+@given(anchor=VECTORS, param=VECTORS, grad=VECTORS, share=st.floats(0.01, 1.99), unit=st.floats(1e-3, 1e3))
+def test_a_plain_step_that_leads_inward_is_not_projected_and_the_unit_of_the_loss_does_not_matter(
+    anchor, param, grad, share, unit
+):
+    """Gradient descent comes nearer as long as lr |g|^2 < 2 <g, theta - theta_0>."""
+    inward = grad @ (param - anchor)
+    if inward > 1e-6 and np.abs(grad).max() > 1e-3:
+        step = share * inward / (grad @ grad) * grad
+        np.testing.assert_allclose(projected(anchor, param, grad, step, 1.0)[1], step, rtol=1e-9, atol=1e-12)
+    step = np.roll(grad, 1)
+    assert (projected(anchor, param, unit * grad, step, 0.7)[1] == projected(anchor, param, grad, step, 0.7)[1]).all()
+
+
 def test_at_full_strength_the_distance_is_what_it_was():
     anchor, param, update = np.zeros(5), np.arange(5.0), -np.ones(5)
     (before, proposed, arrived), _ = projected(anchor, param, param, update, 1.0)
