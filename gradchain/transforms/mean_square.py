@@ -15,6 +15,7 @@ Source   Luo et al., CAME, arXiv 2307.02047, algorithm 2, and the authors' came_
          factored form, Automagic CameAMP (hinablue/sd-scripts) the whole one.
 Differs  no bias correction, as there: the first update is 1 / sqrt(1 - b) times too large, which ClipUpdateRMS takes back.
          With eps1 = 1e-30 a float32 average of zeros stays positive; half precision would give NaN, so states are float32.
+         CameAMP's twin in 8 bits adds 1e-12 to mean(r), with which gradients of 1e-6 and less step further.
 """
 
 from __future__ import annotations

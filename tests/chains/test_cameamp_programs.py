@@ -1,14 +1,19 @@
-"""CameAMP's presets of the published programs, against the programs in plain numpy, over mixtures of their features."""
+"""CAME, Automagic and CameAMP as published, against the programs in plain numpy, over mixtures of their features."""
 
 import inspect
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from golden.load import cases
+from reference import came_programs as ancestors
 from reference import cameamp_programs as programs
 
 from gradchain import presets
 
+automagic = partial(presets.automagic, published=True)
+automagic.__name__ = "automagic"
 STEPS, SHAPES = 24, [(7,), (6, 5), (3, 8), (2, 9), (2, 4, 3), (4, 3, 3, 3)]
 PROGRAMS = {
     presets.cameamp_improved: programs.improved,
@@ -17,8 +22,16 @@ PROGRAMS = {
     presets.cameamp_adopt: programs.adopt,
     presets.cameamp_last: programs.last,
     presets.cameamp_ges: programs.ges,
+    presets.cameamp_original_8bit: ancestors.original_8bit,
+    presets.came: ancestors.came,
+    automagic: ancestors.automagic,
 }
 CHOICES = {  # by keyword: what a mixture may draw; switches are thrown by a coin
+    "lr": [1e-3, 6e-4],
+    "min_lr": [1e-4, 5e-4],
+    "max_lr": [1e-2, 1.5e-3],
+    "lr_bump": [3e-4, 1e-4],
+    "beta2": [0.999, 0.9],
     "eps": [(1e-30, 1e-16, 1e-8), (1e-12, 1e-6, 1e-8)],
     "clip_threshold": [1.0, 0.23, 3.0],
     "betas": [(0.8, 0.99, 0.999), (0.95, 0.5, 0.9)],
@@ -39,19 +52,25 @@ CHOICES = {  # by keyword: what a mixture may draw; switches are thrown by a coi
     "alphas": [(0.6, 0.75, 0.85, 0.85), (0.3, 0.9, 0.5, 0.7)],
     "ks": [(5, 5, 3, 3), (2, 2, 2, 2)],
 }
-RATES = {"lr": 1e-3, "min_lr": 1e-4, "max_lr": 1e-2, "lr_bump": 3e-4}
 
 
 def mixture(preset, random):
     """A value for every keyword of a preset."""
-    drawn = dict(RATES)
+    drawn = {}
     for key, parameter in inspect.signature(preset).parameters.items():
         if isinstance(parameter.default, bool):
-            drawn[key] = bool(random.random() < 0.5)
-        elif key not in RATES:
+            drawn[key] = parameter.default if key == "published" else bool(random.random() < 0.5)
+        else:
             value = CHOICES[key][random.integers(len(CHOICES[key]))]
-            drawn[key] = value[: len(parameter.default)] if isinstance(value, tuple) else value
+            drawn[key] = fitted(value, parameter.default)
     return drawn
+
+
+def fitted(value, default):
+    """As many of several numbers as this preset has."""
+    if not isinstance(value, tuple):
+        return value
+    return value[: len(default)] if isinstance(default, tuple) else value[0]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -65,7 +84,8 @@ def test_a_mixture_of_features_is_what_the_program_does(preset, seed):
     memories: list[dict] = [{} for _ in SHAPES]
     optimizer = preset(**settings).optimizer(params, driver="loop")
     for t in range(STEPS):
-        lr = optimizer.param_groups[0]["lr"] = 1e-3 * (1.0, 2.0, 0.5, 0.05)[min(3, t // 6)] if follows(preset, seed) else 1e-3
+        lr = settings["lr"] * ((1.0, 2.0, 0.5, 0.05)[min(3, t // 6)] if follows(preset, seed) else 1)
+        optimizer.param_groups[0]["lr"] = lr
         grads = [None if random.random() < 0.15 else size * random.standard_normal(w.shape) for w in arrays]
         group = np.concatenate([g.ravel() for g in grads if g is not None] or [np.ones(1)])
         for i, (p, g) in enumerate(zip(params, grads, strict=True)):
@@ -80,3 +100,18 @@ def test_a_mixture_of_features_is_what_the_program_does(preset, seed):
 def follows(preset, seed):
     """Whether a schedule is tried: the first program overwrote it, and the one with dual momentum compounds it."""
     return seed % 2 and preset not in (presets.cameamp_original, presets.cameamp_dual)
+
+
+FAMILIES = ("cameamp_improved", "cameamp_other", "came_automagic")
+ELSEWHERE = {"enable_dual_momentum", "verbose"}  # refused: what they choose is another preset, or nothing
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_the_recorded_runs_vary_is_varied_here(family):
+    drawn = {}
+    for preset in PROGRAMS:
+        for seed in range(8):
+            for key, value in mixture(preset, np.random.default_rng(seed)).items():
+                drawn.setdefault(key, set()).add(value)
+    recorded = {key for case in cases(family) for key in case.kwargs} - ELSEWHERE
+    assert recorded and all(len(drawn[key]) > 1 for key in recorded)

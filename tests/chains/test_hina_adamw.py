@@ -43,18 +43,45 @@ def equal(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
+CHOICES = {  # by keyword, besides the number above: what a mixture may draw
+    "lr": 0.003,
+    "betas": (0.8, 0.99),
+    "eps": 1e-3,
+    "weight_decay": 0.01,
+    "spd_lambda": 0.06,
+    "tam_beta": 0.5,
+    "alora_ratio": 16.0,
+    "wd_transition_steps": 8,
+    "wd_decay_factor": 0.9,
+    "wd_min_ratio": 0.4,
+}
+
+
 def mixtures(count):
-    """Everything, and random halves of everything."""
+    """Everything, and random halves of everything, with one of two numbers for every keyword."""
     dice = random.Random(0)
-    return [dict.fromkeys(FLAGS, True), *({flag: dice.random() < 0.5 for flag in FLAGS} for _ in range(count))]
+    return [
+        NUMBERS | dict.fromkeys(FLAGS, True),
+        *(
+            {flag: dice.random() < 0.5 for flag in FLAGS}
+            | {key: dice.choice([NUMBERS[key], other]) for key, other in CHOICES.items()}
+            for _ in range(count)
+        ),
+    ]
 
 
-@pytest.mark.parametrize("flags", mixtures(16), ids=lambda flags: "".join(str(int(on)) for on in flags.values()))
-def test_any_mixture_of_the_published_techniques_is_the_program_s(flags):
+def test_mixtures_vary_every_keyword_of_the_recorded_runs():
+    recorded = {key for case in cases("hina_lora") for key in case.kwargs}
+    assert recorded <= NUMBERS.keys() | set(FLAGS)
+    assert all(len({mixture[key] for mixture in mixtures(16)}) == 2 for key in recorded | NUMBERS.keys())
+
+
+@pytest.mark.parametrize("given", mixtures(16), ids=lambda given: "".join(str(int(given[flag])) for flag in FLAGS))
+def test_any_mixture_of_the_published_techniques_is_the_program_s(given):
     start = {NAMES[key]: value for key, value in CASE.initial().items()}
     gradients = [{NAMES[key]: grad for key, grad in CASE.gradient(i).items()} for i in range(20)]
-    wanted = reference.hina_adamw(start, gradients, **NUMBERS, **flags)
-    for expected, found in zip(wanted, trajectory(presets.hina_adamw(**NUMBERS, **flags, published=True)), strict=True):
+    wanted = reference.hina_adamw(start, gradients, **given)
+    for expected, found in zip(wanted, trajectory(presets.hina_adamw(**given, published=True)), strict=True):
         for name, value in expected.items():
             np.testing.assert_allclose(found[name].numpy(), value, rtol=1e-9, atol=1e-11, err_msg=name)
 

@@ -12,17 +12,41 @@ SHAPES = [(7,), (6, 5), (5, 6), (6, 5), (4, 3, 3, 3), (3, 6), (8, 9)]
 IGNORED = ["amsgrad", "optim_bits", "args", "min_8bit_size", "percentile_clipping", "block_wise", "is_paged"]
 RECORDED = [c for c in cases("hina_adaptive") if c.info["status"] == "target" and c.info["dtype"] == "float64"]
 SWITCHES = [key for key, value in PUBLISHED.items() if isinstance(value, bool)]
-BASE = {"lr": 1e-2, "relationship_discovery_interval": 4, "wd_transition_steps": 6, "weight_decay": 0.3, "spd_lambda": 2.0}
-BASE |= {"tam_beta": 0.9, "betas": (0.8, 0.9), "importance_decay": 0.6}
-BASE |= {"lr_bump": 5e-4, "min_lr": 6e-3, "max_lr": 1.15e-2, "warmup_steps": 12}
+CHOICES = {  # by keyword: what a mixture may draw
+    "lr": [1e-2, 3e-3],
+    "betas": [(0.8, 0.9), (0.9, 0.99)],
+    "eps": [1e-8, 1e-3],
+    "weight_decay": [0.3, 0.01],
+    "spd_lambda": [2.0, 0.06],
+    "tam_beta": [0.9, 0.5],
+    "adaptation_strength": [1.0, 0.5, 4.0],
+    "relationship_discovery_interval": [4, 7],
+    "importance_decay": [0.6, 0.95],
+    "compatibility_threshold": [0.1, 0.2, 0.3],
+    "lr_bump": [5e-4, 1e-4],
+    "min_lr": [6e-3, 1e-3],
+    "max_lr": [1.15e-2, 3e-2],
+    "warmup_steps": [12, 30],
+    "wd_transition_steps": [6, 15],
+    "wd_decay_factor": [0.7, 0.4],
+    "wd_min_ratio": [0.1, 0.6],
+}
+SEEDS = range(12)
 
 
 def drawn(seed):
-    """Every switch on with a chance of 2/3, thresholds anywhere."""
+    """Every switch on with a chance of 2/3, a value for every other keyword, and whether relations are found."""
     random = np.random.default_rng(seed)
     mixture = {key: bool(random.random() < 2 / 3) for key in SWITCHES}
-    mixture |= {"compatibility_threshold": random.uniform(0.1, 0.34), "adaptation_strength": random.uniform(0.5, 4)}
-    return BASE | mixture, bool(random.random() < 2 / 3), random
+    mixture |= {key: values[random.integers(len(values))] for key, values in CHOICES.items()}
+    return mixture, bool(random.random() < 2 / 3), random
+
+
+def test_mixtures_vary_every_keyword_of_the_recorded_runs():
+    mixtures = [drawn(seed)[0] for seed in SEEDS]
+    recorded = {key for case in cases("hina_adaptive") for key in case.kwargs} - {"use_grams"}  # which did nothing
+    assert recorded <= CHOICES.keys() | set(SWITCHES) and PUBLISHED.keys() == CHOICES.keys() | set(SWITCHES)
+    assert all(len({mixture[key] for mixture in mixtures}) > 1 for key in PUBLISHED)
 
 
 def difference(settings, relations, random, steps=30):
@@ -45,7 +69,7 @@ def difference(settings, relations, random, steps=30):
     return worst, program
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_mixture_of_techniques_runs_as_in_the_program(seed):
     settings, relations, random = drawn(seed)
     worst, program = difference(settings, relations, random)
