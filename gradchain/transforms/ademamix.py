@@ -14,7 +14,8 @@ Fields   betas: decay of the quick average, of the squares and of the slow avera
 Raises   ChainError if a field is out of range.
 Source   Pagliardini, Ablin and Grangier, The AdEMAMix Optimizer, arXiv 2409.03137, algorithm 1, with the authors' code
          (1e-8 is added to decays before their logarithm is taken).
-Differs  nothing known. pytorch_optimizer divides the slow average by 1 - b1^t, timm has no AdEMAMix.
+Differs  nothing known; alpha = 2 is the default of the authors' code. pytorch_optimizer divides the slow average by 1 - b1^t
+         too; timm has no AdEMAMix.
 """
 
 from __future__ import annotations

@@ -15,9 +15,10 @@ Fields   weight_decay (wd): strength at first, >= 0; wd_transition_steps (T): >=
          steps leave, in (0, 1]; wd_min_ratio (floor): in [0, 1]; wd_longest (longest): how many times T it lasts, >= 0.
 Raises   ChainError if a field is out of range.
 Source   AdaptiveHinaAdamW and HinaAdamWOptimizer (hinablue/sd-scripts) and their DYNAMIC_WEIGHT_DECAY_THEORY.md.
-Differs  the program is DynamicWeightDecayAfterStep with longest = 2: at f = 0.7 it stops at 0.49, so that the floor of 0.1,
-         and the 24 % and 10 % that the document promises after 5000 and 7000 steps, are never reached. DynamicWeightDecay does
-         what the document says. T = 0 divides by zero there.
+Differs  AdaptiveHinaAdamW is DynamicWeightDecayAfterStep with longest = 2: at f = 0.7 it stops at 0.49, so that the floor of
+         0.1, and the 24 % and 10 % that the document promises after 5000 and 7000 steps, are never reached. DynamicWeightDecay
+         does what the document says. T = 0 divides by zero there. HinaAdamWOptimizer fades the decay of adapters alone, each
+         kind at a pace of its own: that is AdapterWeightDecay.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ Raises   ChainError if a field is out of range.
 Source   Automagic CameAMP Improved (hinablue/sd-scripts), after arXiv 2407.16944.
 Differs  the paper, and AGR here, take the share within the parameter. In a group of many parameters the share is so small that
          the link nearly does nothing. The original's dual momentum version finds edges in matrices only (edge_matrices_only).
-         As published, E has the size of the gradient, and the update that of its square: beyond 1e19 it overflows float32.
+         As published, E has the size of the gradient, and the update that of its square: large gradients change their sign, and
+         beyond 1e19 it overflows float32. The versions without eps give NaN for a group of zeros, which here stays 0.
 """
 
 from __future__ import annotations

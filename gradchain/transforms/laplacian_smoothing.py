@@ -11,7 +11,8 @@ Place    before the moments.
 Fields   sigma: strength, >= 0.
 Raises   ChainError if sigma is negative.
 Source   Osher et al., Laplacian Smoothing Gradient Descent, arXiv 1806.06317.
-Differs  the authors' code transforms the impulse [-2, 1, 0, ..., 1], which for n = 2 halves constants.
+Differs  the authors' code transforms the impulse [-2, 1, 0, ..., 1], which for n = 2 halves constants and for n = 1 divides by
+         1 - sigma. As there, the end of a row of a matrix is the neighbor of the next row's start.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ Raises   ChainError if a field is out of range, or min_lr is above max_lr.
 Source   AdaptiveHinaAdamW and Automagic CameAMP (hinablue/sd-scripts), after Automagic (ostris/ai-toolkit).
 Differs  there the sign starts as negative, so that the first step already raises some elements and lowers the others, and a
          gradient of 0 counts as negative, so that dead elements drift to max_lr; here both leave the mask as it is.
-         AdaptiveHinaAdamW uses the mean of the mask for all elements (TensorLRMask) and no scheduler reaches it.
+         AdaptiveHinaAdamW uses the mean of the mask for all elements (TensorLRMask) and no scheduler reaches it; Automagic
+         never stops moving its mask and keeps it in 8 bits, where it freezes (Int8LRMask); Automagic CameAMP starts L at 1e-6,
+         so that the mask starts near 2 lr (PublishedLRMask).
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ At the first step and every N steps after it, for all matrices of all groups wit
 Reads    param, scale.   Writes  scale.   State  partner (its place among the parameters, -1 for none), compatibility, factor:
          0-d.
 Cost     none, but every N steps, of n matrices: a copy of all, a read of n for each, a product for each.
-Shapes   matrices; all others pass through.   Units  a pure number, though |X| depends on the weights' units and sizes.
+Shapes   matrices; all others pass through. Of two sizes, the correlation is that of as many elements as the smaller has.
+         Units  a pure number, though |X| depends on the weights' units and sizes.
 Place    before ApplyScale, with a ClipScale behind it.
 Fields   compatibility_threshold: in [0, 1]; relationship_discovery_interval (N): >= 1.
 Raises   ChainError if a field is out of range.

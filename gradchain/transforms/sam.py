@@ -13,6 +13,7 @@ Raises   ChainError if a field is out of range, or ``step`` is called without a 
 Source   Foret et al., Sharpness-Aware Minimization, arXiv 2010.01412; Kwon et al., ASAM, arXiv 2102.11600, with its code.
 Differs  those copies of the parameters are rebound afterwards, ours are copied back, to the bit. ASAM's weights are those with
          "weight" in their name, as there; without names, those of two or more dimensions. Groups may have their own rho.
+         Programs whose adaptive form has no eta never move a weight of 0.
 """
 
 from __future__ import annotations

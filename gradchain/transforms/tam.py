@@ -11,7 +11,7 @@ Fields   tam_beta (b): decay of the momentum that gradients are compared with, t
 Raises   ChainError if a field is out of range.
 Source   Malviya et al., Torque-Aware Momentum, arXiv 2412.18790. The similarity is per parameter.
 Differs  pytorch_optimizer and the programs copied from it multiply normalized columns element by element, which is no cosine.
-         AdaTAM's published form has no bias correction; ours is this link in front of Moments.
+         AdaTAM, as pytorch_optimizer has it, neither corrects a bias nor weighs with 1 - b; ours is this link ahead of Moments.
 """
 
 from __future__ import annotations
