@@ -20,6 +20,7 @@ Differs  nothing known; alpha = 2 is the default of the authors' code. pytorch_o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -54,6 +55,11 @@ class AdEMAMix(Transform[AdEMAMixState]):
     @override
     def init(self, param: Tensor) -> AdEMAMixState:
         return AdEMAMixState(torch.zeros_like(param), torch.zeros_like(param), torch.zeros_like(param))
+
+    @override
+    def figures(self, state: AdEMAMixState) -> Mapping[str, Tensor]:
+        quick, slow = torch.linalg.vector_norm(state.first), self.alpha * torch.linalg.vector_norm(state.slow)
+        return {"slow share": slow / torch.where(quick + slow > 0, quick + slow, 1)}
 
     def slow_decay(self, t: Tensor) -> Tensor:
         """b3(t)."""

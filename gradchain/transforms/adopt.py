@@ -14,6 +14,7 @@ Differs  nothing known. The first call also skips weight decay, as theirs does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -44,6 +45,10 @@ class ADOPT(Transform[ADOPTState]):
     @override
     def init(self, param: Tensor) -> ADOPTState:
         return ADOPTState(torch.zeros_like(param), torch.zeros_like(param))
+
+    @override
+    def figures(self, state: ADOPTState) -> Mapping[str, Tensor]:
+        return {"size": (state.first.square().sum() / max(1, state.first.numel())).sqrt()}
 
     @override
     def update(self, carry: Carry, state: ADOPTState, ctx: Context) -> tuple[Carry, ADOPTState]:

@@ -15,6 +15,7 @@ Differs  the paper has no bias correction. As in torch, the maximum is of the un
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -43,6 +44,10 @@ class AMSGradMoments(Transform[AMSGradState]):
     @override
     def init(self, param: Tensor) -> AMSGradState:
         return AMSGradState(torch.zeros_like(param), torch.zeros_like(param), torch.zeros_like(param))
+
+    @override
+    def figures(self, state: AMSGradState) -> Mapping[str, Tensor]:
+        return {"held": (state.largest > state.second).to(state.second.dtype).sum() / max(1, state.second.numel())}
 
     @override
     def update(self, carry: Carry, state: AMSGradState, ctx: Context) -> tuple[Carry, AMSGradState]:

@@ -15,6 +15,7 @@ Differs  bitsandbytes picks a neighbor of the nearest value in a few borderline 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -44,6 +45,10 @@ class EightBitMomentum(Transform[EightBitMomentumState]):
     @override
     def init(self, param: Tensor) -> EightBitMomentumState:
         return EightBitMomentumState(torch.zeros_like(param))
+
+    @override
+    def figures(self, state: EightBitMomentumState) -> Mapping[str, Tensor]:
+        return {"zeros": (state.average == 0).to(state.average.dtype).sum() / max(1, state.average.numel())}
 
     @override
     def update(self, carry: Carry, state: EightBitMomentumState, ctx: Context) -> tuple[Carry, EightBitMomentumState]:

@@ -16,6 +16,7 @@ Differs  optimi multiplies the decay past the compensation, and keeps that in th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,6 +42,10 @@ class Kahan(Transform[KahanState]):
     @override
     def init(self, param: Tensor) -> KahanState:
         return KahanState(torch.zeros_like(param))
+
+    @override
+    def figures(self, state: KahanState) -> Mapping[str, Tensor]:
+        return {"carried": torch.linalg.vector_norm(state.compensation)}
 
     @override
     def update(self, carry: Carry, state: KahanState, ctx: Context) -> tuple[Carry, KahanState]:

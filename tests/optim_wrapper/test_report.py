@@ -154,3 +154,38 @@ def test_every_adaptive_link_tells_something_after_steps(name):
     report = optimizer.report()
     assert report.figures.get(link.label) or report.findings.get(link.label)
     assert link.label in str(report)
+
+
+FIGURES = {  # link -> (its chain, the figure, what it is in terms of the state after steps)
+    "ADOPT": (presets.adopt(), "size", lambda s: s["first"].square().mean().sqrt()),
+    "AMSGradMoments": (
+        presets.amsgrad(betas=(0.9, 0.5)),
+        "held",
+        lambda s: (s["largest"] > s["second"]).double().mean(),
+    ),
+    "AdEMAMix": (
+        presets.ademamix(alpha=3.0),
+        "slow share",
+        lambda s: 3 * s["slow"].norm() / (s["first"].norm() + 3 * s["slow"].norm()),
+    ),
+    "EightBitMomentum": (
+        presets.cameamp_original_8bit(),
+        "zeros",
+        lambda s: (s["average"] == 0).double().mean(),
+    ),
+    "Kahan": (presets.kahan_adamw(), "carried", lambda s: s["compensation"].norm()),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_what_averages_tell(name):
+    recipe, figure, wanted = FIGURES[name]
+    p = torch.nn.Parameter(torch.linspace(-1, 1, 40).bfloat16())
+    optimizer = recipe.optimizer([("p", p)])
+    for i in range(6):
+        p.grad = torch.where(torch.arange(40) < 10, 0, torch.sin(p.detach().float() * 3 + i)).bfloat16()
+        optimizer.step()
+    ((label, figures),) = [(label, f) for label, f in optimizer.report().figures.items() if figure in f]
+    assert isinstance(recipe[label], getattr(t, name))
+    mine = {key.removeprefix(f"{label}/"): value for key, value in optimizer.state[p].items()}
+    assert figures[figure]["p"] == pytest.approx(wanted(mine).item(), rel=1e-6) and wanted(mine) > 0
