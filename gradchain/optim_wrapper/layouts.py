@@ -90,28 +90,19 @@ def chunks(extent: int, ranks: int) -> list[int]:
     return [max(0, min(size, extent - rank * size)) for rank in range(ranks)]
 
 
-class Sharded:
-    """A piece of a parameter that is cut over the ranks of a mesh.
+class Pieces:
+    """A piece of a parameter that is cut, over ranks or into tiles.
 
     What is asked with ``dim`` may be any tensor that is cut where the parameter is cut; without ``dim``, one like the
-    parameter. Right for even, uneven and empty pieces, and on meshes of several dimensions.
+    parameter. Right for even, uneven and empty pieces, and for cuts along several dimensions.
     """
 
-    def __init__(self, param: DTensor, whole: torch.Size, local: torch.Size) -> None:
-        self.mesh, self.placements = param.device_mesh, tuple(param.placements)
-        self.whole_shape, self.local_shape = whole, local
-        self.cuts: dict[int, list[int]] = {}  # dimension of the tensor -> dimensions of the mesh that cut it
-        for mesh_dim, placement in enumerate(self.placements):
-            if not placement.is_replicate():
-                self.cuts.setdefault(getattr(placement, "dim"), []).append(mesh_dim)  # noqa: B009 (strided shards have it too)
-        self.mesh_dims = tuple(sorted(m for dims in self.cuts.values() for m in dims))
+    def __init__(self, whole: torch.Size, local: torch.Size, cuts: dict[int, list[int]]) -> None:
+        """cuts: dimension of the tensor -> dimensions of the mesh that cut it."""
+        self.whole_shape, self.local_shape, self.cuts = whole, local, cuts
+        self.mesh_dims = tuple(sorted(m for dims in cuts.values() for m in dims))
         self.answers: list[Any] = []
         self.asked = 0
-
-    @property
-    def plain(self) -> bool:
-        """Whether each cut leaves contiguous rows, or contiguous columns, of the tensor seen as a matrix."""
-        return all(d < 2 and len(dims) == 1 and self.placements[dims[0]].is_shard() for d, dims in self.cuts.items())
 
     def ask(self, question: Sum | Border | Work) -> Any:
         self.asked += 1
@@ -162,6 +153,23 @@ class Sharded:
 
     def on_whole(self, work: Callable[..., Any], *xs: Tensor, like: int = 1) -> Any:
         return self.ask(Work(work, xs, like)) if self.mesh_dims else work(*xs)
+
+
+class Sharded(Pieces):
+    """A piece of a parameter that is cut over the ranks of a mesh."""
+
+    def __init__(self, param: DTensor, whole: torch.Size, local: torch.Size) -> None:
+        self.mesh, self.placements = param.device_mesh, tuple(param.placements)
+        cuts: dict[int, list[int]] = {}
+        for mesh_dim, placement in enumerate(self.placements):
+            if not placement.is_replicate():
+                cuts.setdefault(getattr(placement, "dim"), []).append(mesh_dim)  # noqa: B009 (strided shards have it too)
+        super().__init__(whole, local, cuts)
+
+    @property
+    def plain(self) -> bool:
+        """Whether each cut leaves contiguous rows, or contiguous columns, of the tensor seen as a matrix."""
+        return all(d < 2 and len(dims) == 1 and self.placements[dims[0]].is_shard() for d, dims in self.cuts.items())
 
 
 def _nothing(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradchain.optim_wrapper.collectives import cut
-from gradchain.optim_wrapper.layouts import Sharded, is_sharded
+from gradchain.optim_wrapper.layouts import Pieces, Sharded, is_sharded
 
 
 def elements(tensor: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def layout_of(param: Tensor, piece: Tensor) -> Sharded | None:
     return Sharded(param, whole, piece.shape)
 
 
-def _cut_dims(make: Callable[[Tensor], tuple[Tensor, ...]], layout: Sharded) -> list[set[int]]:
+def cut_dims(make: Callable[[Tensor], tuple[Tensor, ...]], layout: Pieces) -> list[set[int]]:
     """For each state that ``make`` gives, its dimensions that follow those of the parameter which are cut."""
     shapes: list[list[torch.Size]] = []
     for grown in (None, *layout.cuts):
@@ -84,7 +84,7 @@ def sharded_state(make: Callable[[Tensor], tuple[Tensor, ...]], piece: Tensor, l
         if filled.shape[dim] == 0:
             filled = filled.new_zeros([1 if d == dim else size for d, size in enumerate(filled.shape)])
     made: list[Tensor] = []
-    for state, followed in zip(make(filled), _cut_dims(make, layout), strict=True):
+    for state, followed in zip(make(filled), cut_dims(make, layout), strict=True):
         for dim in followed:
             state = state.narrow(dim, 0, piece.shape[dim])
         if state.dim() == 0:

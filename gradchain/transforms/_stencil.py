@@ -34,9 +34,10 @@ def _differences(a: Tensor, layout: Layout, stencil: str) -> Tensor:
     if min(shape[0], shape[1:].numel()) < 3:
         return torch.zeros_like(a)
     f = a.reshape(a.shape[0], -1)
-    p = layout.pad(layout.pad(f, 1), 0)
+    rows = layout.pad(f, 0)
     if stencil == "5point":
-        ring = p[:-2, 1:-1] + p[2:, 1:-1] + p[1:-1, :-2] + p[1:-1, 2:]
+        columns = layout.pad(f, 1)
+        ring = rows[:-2] + rows[2:] + columns[:, :-2] + columns[:, 2:]
         return (ring - 4 * f).reshape(a.shape)
-    rows = p[:, :-2] + 4 * p[:, 1:-1] + p[:, 2:]  # the kernel is separable: ([1 4 1] x [1 4 1] - 36 I) / 6
-    return ((rows[:-2] + 4 * rows[1:-1] + rows[2:] - 36 * f) / 6).reshape(a.shape)
+    columns = layout.pad(rows[:-2] + 4 * rows[1:-1] + rows[2:], 1)  # the kernel is separable: ([1 4 1] x [1 4 1] - 36 I) / 6
+    return ((columns[:, :-2] + 4 * columns[:, 1:-1] + columns[:, 2:] - 36 * f) / 6).reshape(a.shape)

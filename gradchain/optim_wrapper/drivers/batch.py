@@ -7,7 +7,7 @@ import operator
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.shards import elements
 from gradchain.types import ParamInfo, SharedTransform
 
+P = TypeVar("P", bound=Program)
 Links = tuple[BoundLink, ...]
 
 
@@ -30,6 +31,7 @@ class Step:
     graphs: dict[Hashable, Graph | None]  # None where a program cannot be traced
     compile: bool
     failures: list[Exception]  # of the compiler, of all steps; the first is told
+    asked: dict[Hashable, Any]  # by program: the questions along it, where a parameter runs in tiles
     counts: dict[float, Tensor] = field(default_factory=lambda: {})  # step counts as tensors
     numbers: dict[tuple[int, ...], tuple[Any, Sequence[Tensor]]] = field(default_factory=lambda: {})
 
@@ -38,8 +40,9 @@ class Step:
             self.counts[value] = torch.tensor(value, dtype=torch.float64, device="cpu")
         return self.counts[value]
 
-    def on_host(self, graph: Graph, numbers: Sequence[Tensor]) -> Sequence[Tensor]:
-        """What the host makes of the numbers, once for all graphs that make the same of the same."""
+    def on_host(self, graph: Graph, given: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What the host makes of the numbers among the inputs, once for all graphs that make the same of the same."""
+        numbers = [given[i] for i in graph.numbers]
         key = (id(graph.host), *map(id, numbers))
         if key not in self.numbers:
             self.numbers[key] = (numbers, graph.host(*numbers))  # with the numbers, whose ids must not be used again
@@ -119,6 +122,11 @@ class Home:
         return [param.view(shape), grad.view(shape), *state]
 
 
+def leaves(answers: Mapping[int, Answer]) -> list[Tensor]:
+    """The tensors in what shared links have said."""
+    return [leaf for answer in answers.values() for leaf in answer.leaves]
+
+
 class Untraceable(Exception):
     """The batch cannot run as one; its parameters can, one by one."""
 
@@ -175,17 +183,30 @@ class Batch:
         if self.jobs is not None:
             raise Untraceable
         answers = self.answers(until)
-        leaves = [leaf for answer in answers.values() for leaf in answer.leaves]
         tensors = self.home.tensors(self.grads)
-        given = [*tensors, *self.numbers, *leaves]
+        key = self.key(until, answers, tensors)
+        given = [*tensors, *self.numbers, *leaves(answers)]
+        graph = self.graph(key, lambda: self.program(Program, until, answers), given)
+        return graph.run(*[given[i] for i in graph.places], *self.step.on_host(graph, given))
+
+    def key(self, until: int | None, answers: dict[int, Answer], tensors: Sequence[Tensor]) -> Hashable:
+        """What a program is made for."""
         forms = tuple((position, answer.key) for position, answer in answers.items())
-        key = (self.home.form, self.home.fixed, tuple(self.plan.values()), until, tensors[1].dtype, forms)
+        return (self.home.form, self.home.fixed, tuple(self.plan.values()), until, tensors[1].dtype, forms)
+
+    def program(self, kind: Callable[..., P], until: int | None, answers: dict[int, Answer], **more: Any) -> P:
+        home = self.home
+        keys, since = tuple(home.state), tuple(home.since)
+        return kind(home.links, home.used, keys, since, home.raw[0].dtype, self.plan, home.stacked, answers, until, **more)
+
+    def graph(self, key: Hashable, program: Callable[[], Program], given: list[Tensor]) -> Graph:
+        """The graph of a program, made where it is not known; Untraceable where it cannot be."""
         if key not in self.step.graphs:
-            self.step.graphs[key] = self.traced(until, answers, given, len(tensors))
+            self.step.graphs[key] = self.traced(program(), given)
         graph = self.step.graphs[key]
         if graph is None:
             raise Untraceable
-        return graph.run(*[given[i] for i in graph.places], *self.step.on_host(graph, self.numbers))
+        return graph
 
     def answers(self, until: int | None) -> dict[int, Answer]:
         """What the shared links before ``until`` have said; Untraceable where it has no common form."""
@@ -195,15 +216,12 @@ class Batch:
         except ValueError as error:
             raise Untraceable from error
 
-    def traced(self, until: int | None, answers: dict[int, Answer], given: list[Tensor], first: int) -> Graph | None:
-        home = self.home
-        keys, since = tuple(home.state), tuple(home.since)
-        program = Program(home.links, home.used, keys, since, home.raw[0].dtype, self.plan, home.stacked, answers, until)
+    def traced(self, program: Program, given: list[Tensor]) -> Graph | None:
         try:
-            graph = Graph(program, given, range(first, first + len(self.numbers)), self.step.compile)
+            graph = Graph(program, given, self.step.compile)
         except Exception as error:  # whatever tracing may raise
             warnings.warn(
-                f"parameters of shape {tuple(home.raw[0].shape)} run one by one: their chain cannot be traced "
+                f"parameters of shape {tuple(self.home.raw[0].shape)} run one by one: their chain cannot be traced "
                 f"({type(error).__name__}: {str(error).partition(chr(10))[0]})",
                 RuntimeWarning,
                 stacklevel=2,

@@ -31,6 +31,7 @@ class Flow:
     carry: Carry
     dtype: torch.dtype  # in which the parameter is stored
     plan: Mapping[str, tuple[bool, bool]] | None = None  # active and due by link, where they are known beforehand
+    layout: Layout = WHOLE
     fresh: dict[str, Tensor] = field(default_factory=lambda: {})  # new state
 
     def context(self, link: BoundLink, shared: Any = None) -> Context:
@@ -38,10 +39,6 @@ class Flow:
         step = self.step if since is None else self.step - since
         stored = REAL.get(self.dtype, self.dtype)
         return Context(step=step.to(torch.float64), lr=self.lr, shared=shared, layout=self.layout, dtype=stored)
-
-    @property
-    def layout(self) -> Layout:
-        return WHOLE
 
     def state_of(self, link: BoundLink) -> Any:
         return link.transform.State(*[self.state[key] for key in link.state_keys])

@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from gradchain.optim_wrapper.drivers.program import Program
+from gradchain.optim_wrapper.drivers.vectorized import decompositions, prepared
 
 Function = Callable[..., Sequence[Any]]
 NUMBERS_FIRST_SEEN: dict[str, Function] = {}  # host parts by their code: programs of one chain have the same
@@ -23,17 +24,14 @@ RECOMPUTE = {"realize_opcount_threshold": 1 << 30, "realize_reads_threshold": 1 
 
 
 class Graph:
-    """A program, traced. ``numbers`` are those that ``host`` has made of the program's own."""
+    """A program, traced. It runs on the inputs at ``places`` and on what ``host`` makes of those at ``numbers``."""
 
-    def __init__(self, program: Program, tensors: Sequence[Tensor], numbers: range, compile: bool) -> None:
-        """tensors: as in a call of the program; numbers: positions of the numbers among them."""
-        table = None
-        if compile:
-            from torch._inductor.decomposition import select_decomp_table
-
-            table = select_decomp_table()
+    def __init__(self, program: Program, tensors: Sequence[Tensor], compile: bool) -> None:
+        """tensors: as in a call of the program."""
+        self.numbers = [i for i, x in enumerate(tensors) if x.dim() == 0 and x.device.type == "cpu"]
+        table = decompositions() if compile else None
         traced = make_fx(program, decomposition_table=table, tracing_mode="fake")(*tensors)
-        host, self.body, self.places = _parted(traced, numbers)
+        host, self.body, self.places = _parted(traced, self.numbers, compile)
         self.host = NUMBERS_FIRST_SEEN.setdefault(host.code, host.forward)
         self.run: Function = self.body.forward
         self.failure: Exception | None = None  # the compiler's
@@ -41,16 +39,13 @@ class Graph:
             self.run, self.failure = compiled(self.body, recompute=not program.stacked)
 
 
-def _parted(traced: fx.GraphModule, numbers: range) -> tuple[fx.GraphModule, fx.GraphModule, list[int]]:
+def _parted(traced: fx.GraphModule, numbers: Sequence[int], compile: bool) -> tuple[fx.GraphModule, fx.GraphModule, list[int]]:
     """The host's part and the rest, with the positions of the inputs that the rest takes ahead of the host's results."""
+    inputs = [node for node in traced.graph.nodes if node.op == "placeholder"]
+    on_host = _of_numbers(traced.graph, [inputs[i] for i in numbers])
+    if compile:
+        on_host |= prepared(traced.graph, on_host)
     nodes = list(traced.graph.nodes)
-    inputs = [node for node in nodes if node.op == "placeholder"]
-    on_host = {inputs[i] for i in numbers if inputs[i].meta["val"].device.type == "cpu"}
-    for node in nodes:
-        value = node.meta.get("val")
-        scalar = isinstance(value, Tensor) and value.dim() == 0 and value.device.type == "cpu"
-        if node.op == "call_function" and scalar and on_host.issuperset(node.all_input_nodes) and not _writes(node):
-            on_host.add(node)
     crossing = [node for node in nodes if node in on_host and not on_host.issuperset(node.users)]
     host, rest = fx.Graph(), fx.Graph()
     in_host: dict[fx.Node, fx.Node] = {}
@@ -71,6 +66,17 @@ def _parted(traced: fx.GraphModule, numbers: range) -> tuple[fx.GraphModule, fx.
         if node not in on_host and node.op != "placeholder":
             in_rest[node] = rest.node_copy(node, in_rest.__getitem__)
     return fx.GraphModule(traced, host), fx.GraphModule(traced, rest), kept
+
+
+def _of_numbers(graph: fx.Graph, numbers: list[fx.Node]) -> set[fx.Node]:
+    """The nodes that depend on these numbers alone, and are numbers on the host."""
+    found = set(numbers)
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        number = isinstance(value, Tensor) and value.dim() == 0 and value.device.type == "cpu"
+        if node.op == "call_function" and number and found.issuperset(node.all_input_nodes) and not _writes(node):
+            found.add(node)
+    return found
 
 
 def _writes(node: fx.Node) -> bool:

@@ -13,7 +13,7 @@ from gradchain.optim_wrapper.drivers.flow import Flow, compute_dtype, start
 from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.layouts import WHOLE, Asker, Unanswered
 from gradchain.optim_wrapper.shards import aligned, cut_like, elements, layout_of, local, view_of
-from gradchain.types import Layout, ParamInfo, SharedTransform
+from gradchain.types import ParamInfo, SharedTransform
 
 T = TypeVar("T")
 
@@ -56,11 +56,7 @@ class Job(Flow):
         self.label = label
         self.at = 0  # the link whose turn it is
         self.sharded = layout_of(param, value) if self.view is local else None
-
-    @property
-    @override
-    def layout(self) -> Layout:
-        return self.sharded or WHOLE
+        self.layout = self.sharded or WHOLE
 
     @override
     def state_of(self, link: BoundLink) -> Any:

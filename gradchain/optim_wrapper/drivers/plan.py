@@ -19,6 +19,7 @@ from gradchain.optim_wrapper.drivers.flow import compute_dtype
 from gradchain.optim_wrapper.drivers.graphs import Graph
 from gradchain.optim_wrapper.drivers.loop import Job, Row, loop
 from gradchain.optim_wrapper.drivers.program import split
+from gradchain.optim_wrapper.drivers.tiles import Tiled, TiledHome, rows_of_tile
 from gradchain.optim_wrapper.hyperparameters import scalar
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Planned:
         self.plan: Plan | None = None
         self.graphs: dict[Hashable, Graph | None] = {}
         self.failures: list[Exception] = []
+        self.asked: dict[Hashable, Any] = {}
 
     def prepare(self, optimizer: ChainOptimizer) -> None:
         optimizer.rows()
@@ -49,7 +51,7 @@ class Planned:
             return
         params = _params(optimizer)
         grads = [param.grad for param in params]
-        self._plan(optimizer, params, grads).run(optimizer, grads, Step(self.graphs, self.compile, self.failures))
+        self._plan(optimizer, params, grads).run(optimizer, grads, Step(self.graphs, self.compile, self.failures, self.asked))
 
     def _plan(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> Plan:
         if self.plan is None or not self.plan.fits(optimizer, params, grads):
@@ -79,8 +81,8 @@ class Plan:
         self.odd = kinds.pop(None, [])  # run one by one
         batches = [batch for kind in kinds.values() for batch in _batches(kind)]
         if not compile:
-            self.odd += [row for batch in batches if len(batch) == 1 for row in batch]
-            batches = [batch for batch in batches if len(batch) > 1]
+            self.odd += [batch[0] for batch in batches if len(batch) == 1 and not rows_of_tile(batch[0].info.param)]
+            batches = [batch for batch in batches if len(batch) > 1 or rows_of_tile(batch[0].info.param)]
         self.stacks: dict[tuple[int, ...], Tensor] = {}
         self.steps = torch.zeros(sum(map(len, batches)), dtype=torch.float32, device="cpu")
         self.scratch = _scratch(batches)
@@ -146,7 +148,8 @@ class Plan:
         steps += (count := float(first.state["step"]))
         for row, step in zip(batch, steps.unbind(), strict=True):
             row.state["step"] = step
-        home = Home(
+        kind = TiledHome if not stacked and rows_of_tile(first.info.param) else Home
+        home = kind(
             infos=[row.info for row in batch],
             groups=sorted({self.at[row.info.place][0] for row in batch}),
             at=self.at[first.info.place],
@@ -174,7 +177,8 @@ class Plan:
                 places += home.places
                 continue
             home.bind(optimizer.links_at(*home.at))
-            batches.append(Batch(home, home.pick(grads), rates[home.at[0]], step))
+            kind = Tiled if isinstance(home, TiledHome) else Batch
+            batches.append(kind(home, home.pick(grads), rates[home.at[0]], step))
         jobs = [Job(*optimizer.row(*self.at[place], place)) for place in sorted(places) if grads[place] is not None]
         try:
             loop(jobs, batches)

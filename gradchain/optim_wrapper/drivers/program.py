@@ -17,7 +17,8 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from gradchain.optim_wrapper.drivers.flow import Flow, compute_dtype, start
 from gradchain.optim_wrapper.hyperparameters import BoundLink
-from gradchain.types import Transform
+from gradchain.optim_wrapper.layouts import WHOLE
+from gradchain.types import Layout, Transform
 
 V = TypeVar("V")
 UNREAD = ("only",)  # fields that are asked when parameters are bound, not in a step
@@ -109,13 +110,14 @@ class Program:
     stacked: bool
     answers: Mapping[int, Answer]  # of the shared links before ``until``, by position
     until: int | None = None  # measure for the shared link there, instead of making the step
+    layout: Layout = WHOLE
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """tensors: parameter, gradient, states, numbers, answers. Writes parameter and states; or returns the measurement."""
-        values, leaves = self._parted(tensors)
+        values, leaves = self.parted(tensors)
         param, grad, *state = values[0], values[1], *values[2]
         changed: list[int] = []
-        act = self._of_one(changed)
+        act = self.of_one(changed)
         if self.stacked:
             dims = [0 if row else None for answer in self.answers.values() for row in answer.rows]
             act = torch.func.vmap(act, in_dims=(0, 0, [0] * len(state), [None] * len(values[3]), dims))
@@ -127,13 +129,13 @@ class Program:
         param.copy_(made[0])
         return ()
 
-    def _parted(self, tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, Tensor, list[Tensor], list[Tensor]], list[Tensor]]:
+    def parted(self, tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, Tensor, list[Tensor], list[Tensor]], list[Tensor]]:
         count = 2 + len(self.state_keys)
         leaves = sum(len(answer.leaves) for answer in self.answers.values())
         stop = len(tensors) - leaves
         return (tensors[0], tensors[1], list(tensors[2:count]), list(tensors[count:stop])), list(tensors[stop:])
 
-    def _of_one(self, changed: list[int]) -> Any:
+    def of_one(self, changed: list[int]) -> Any:
         """The function of one parameter: its new value and the states at the positions noted in ``changed``."""
 
         def act(
@@ -147,7 +149,7 @@ class Program:
             answers = {position: answer.restored(leaf) for position, answer in self.answers.items()}
             dtype = compute_dtype(param)
             carry = start(param.to(dtype), grad.to(dtype), self.used)
-            flow = Flow(links, lr, states | joined_at, self.used, step, carry, self.dtype, self.plan)
+            flow = Flow(links, lr, states | joined_at, self.used, step, carry, self.dtype, self.plan, self.layout)
             for position, link in enumerate(links[: self.until]):
                 flow.run(link, answers.get(position))
             if self.until is not None:

@@ -1,0 +1,187 @@
+"""Large parameters in tiles of rows, each small enough to stay in the cache.
+
+A tile is to its parameter what a piece is to a tensor on several ranks: it works on its own, and asks its layout for what
+concerns the others. The chain runs up to such a question on every tile and keeps nothing but what was asked; the answers
+go into the next run. So no temporary is as large as the parameter, at the price of reading it once more for each question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from typing_extensions import override
+
+from gradchain.optim_wrapper.drivers.batch import Batch, Home, Links, Untraceable, leaves
+from gradchain.optim_wrapper.drivers.graphs import Graph
+from gradchain.optim_wrapper.drivers.program import Answer, Program
+from gradchain.optim_wrapper.layouts import Border, Pieces, Sum, Unanswered, Work
+from gradchain.optim_wrapper.shards import cut_dims
+
+TILE = 1 << 18  # elements
+READS = {False: 2, True: 6}  # by whether the tiles are compiled: questions at most, as each runs the links before it again
+
+Kind = type[Sum] | type[Border] | type[Work]
+
+
+def rows_of_tile(param: Tensor) -> int:
+    """Rows of a tile; 0 for a parameter that is better left whole: of few elements, or with rows that lie apart."""
+    size, rows = param.numel(), param.shape[0] if param.dim() else 1
+    if size < 2 * TILE or rows < 2 or param.device.type != "cpu" or param.stride(0) * rows != size:
+        return 0
+    return 1 << max(0, (TILE * rows // size).bit_length() - 1)  # a power of two: tiles of many parameters have one shape
+
+
+@dataclass
+class TileProgram(Program):
+    """The chain on one tile, up to the first question that is not answered."""
+
+    whole: torch.Size = field(default_factory=torch.Size)  # of the parameter
+    kinds: tuple[Kind, ...] = ()  # of the questions that are answered
+    cut: tuple[bool, ...] = ()  # whether a state is cut where the parameter is
+    question: Kind | None = None  # what was asked last
+
+    @override
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """tensors: as of any program, then the answers. What the tile tells, or new values of states that are not cut."""
+        counts = [2 if kind is Border else 1 for kind in self.kinds]
+        stop = len(tensors) - sum(counts)
+        heard = iter(tensors[stop:])
+        self.layout = layout = Pieces(self.whole, tensors[0].shape, {0: [0]})
+        layout.answers = [next(heard) if count == 1 else (next(heard), next(heard)) for count in counts]
+        (param, grad, state, numbers), leaves = self.parted(tensors[:stop])
+        changed: list[int] = []
+        try:
+            made = self.of_one(changed)(param, grad, state, numbers, leaves)
+        except Unanswered as open_:
+            self.question = type(open_.question)
+            return () if isinstance(open_.question, Work) else (open_.question.value,)
+        self.question = None
+        if self.until is not None:
+            return made
+        new = dict(zip(changed, made[1:], strict=True))
+        for i, value in new.items():
+            if self.cut[i]:
+                state[i].copy_(value)
+        param.copy_(made[0])
+        return tuple(new.get(i, state[i]) for i, cut in enumerate(self.cut) if not cut)
+
+
+def answered(kind: Kind, told: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+    """What each tile hears, of what all have told."""
+    if kind is Sum:
+        return [(torch.stack(list(told)).sum(0),)] * len(told)
+    return [(told[i - 1][1], told[(i + 1) % len(told)][0]) for i in range(len(told))]
+
+
+def asked(program: TileProgram, tensors: Sequence[Tensor]) -> tuple[Kind, ...]:
+    """The questions along the chain, found on fake tensors; they end with the first that concerns whole tensors."""
+    with FakeTensorMode() as mode:
+        given: list[Tensor] = [mode.from_tensor(x) for x in tensors]
+        while True:
+            told, kind = program(*given), program.question
+            if kind is None:
+                return program.kinds
+            program = replace(program, kinds=(*program.kinds, kind))
+            if kind is Work:
+                return program.kinds
+            given += answered(kind, told)[0]
+
+
+class TiledHome(Home):
+    """Where a large parameter lives, with its tiles."""
+
+    tiles: Sequence[Sequence[Tensor]] = ()  # of each tile: parameter and states, which are whole where they are not cut
+    cut: tuple[bool, ...] = ()  # whether a state is cut
+
+    @override
+    def bind(self, links: Links) -> None:
+        super().bind(links)
+        if not self.tiles:
+            param, layout = self.raw[0], Pieces(self.raw[0].shape, self.raw[0].shape, {0: [0]})
+            self.rows = rows_of_tile(param)
+            along = [(link.state_keys, cut_dims(link.transform.init, layout)) for link in links]
+            cut = {key for keys, dims in along for key, own in zip(keys, dims, strict=True) if 0 in own}
+            self.cut = tuple(key in cut for key in self.state)
+            count = len(param.split(self.rows))
+            states = [x.split(self.rows) if key in cut else (x,) * count for key, x in self.state.items()]
+            self.tiles = list(zip(param.split(self.rows), *states, strict=True))
+
+    def tensors_of_tiles(self, grad: Tensor) -> list[list[Tensor]]:
+        """Parameter, gradient and states as the program of each tile takes them."""
+        rows = zip(self.tiles, grad.split(self.rows), strict=True)
+        return [[param, piece, *states] for (param, *states), piece in rows]
+
+
+class Tiled(Batch):
+    """A large parameter in one step, tile by tile where that pays."""
+
+    home: TiledHome
+
+    @override
+    def run(self, until: int | None) -> Sequence[Tensor]:
+        if self.jobs is not None:
+            raise Untraceable
+        home, answers = self.home, self.answers(until)
+        tensors = home.tensors(self.grads)
+        tiles = home.tensors_of_tiles(tensors[1])
+        key = self.key(until, answers, tensors)
+        if key not in self.step.asked:
+            self.step.asked[key] = self.questions(until, answers, tiles[0])
+        kinds: tuple[Kind, ...] = self.step.asked[key]
+        if not worthwhile(kinds, self.step.compile):
+            if self.step.compile:
+                return super().run(until)
+            raise Untraceable
+        heard: list[tuple[Tensor, ...]] = [()] * len(tiles)
+        for known in range(len(kinds)):
+            made = self.ask(key, until, answers, kinds[:known], tiles, heard)
+            told = answered(kinds[known], [values[0] for values in made])
+            heard = [(*before, *new) for before, new in zip(heard, told, strict=True)]
+        *_, made = self.ask(key, until, answers, kinds, tiles, heard)
+        if until is None:
+            left = [state for state, cut in zip(home.state.values(), home.cut, strict=True) if not cut]
+            for state, value in zip(left, made, strict=True):
+                state.copy_(value)
+        return made
+
+    def questions(self, until: int | None, answers: dict[int, Answer], tensors: Sequence[Tensor]) -> tuple[Kind, ...]:
+        program = self.program(TileProgram, until, answers, whole=self.home.raw[0].shape, cut=self.home.cut)
+        try:
+            return asked(program, [*tensors, *self.numbers, *leaves(answers)])
+        except Exception:  # what cannot be traced is told of where it is tried as a whole
+            return (Work,)
+
+    def ask(
+        self,
+        key: Hashable,
+        until: int | None,
+        answers: dict[int, Answer],
+        kinds: tuple[Kind, ...],
+        tiles: Sequence[Sequence[Tensor]],
+        heard: Sequence[Sequence[Tensor]],
+    ) -> list[Sequence[Tensor]]:
+        """What each tile gives that has heard the answers to questions of these kinds."""
+        whole, cut = self.home.raw[0].shape, self.home.cut
+        graphs: dict[torch.Size, tuple[Graph, Sequence[Tensor]]] = {}  # with their numbers, which are the same for all tiles
+        made: list[Sequence[Tensor]] = []
+        for tensors, said in zip(tiles, heard, strict=True):
+            given, shape = [*tensors, *self.numbers, *leaves(answers), *said], tensors[0].shape
+            if shape not in graphs:
+                program = partial(self.program, TileProgram, until, answers, whole=whole, kinds=kinds, cut=cut)
+                graph = self.graph((key, kinds, shape), program, given)
+                graphs[shape] = graph, self.step.on_host(graph, given)
+            graph, numbers = graphs[shape]
+            made.append(graph.run(*[given[i] for i in graph.places], *numbers))
+        return made
+
+
+def worthwhile(kinds: Sequence[Kind], compile: bool) -> bool:
+    """Whether tiles cost less than the parameter as a whole."""
+    if Work in kinds:
+        return False
+    return len(kinds) <= READS[compile] and bool(kinds or not compile)  # a compiled chain without questions needs no tiles

@@ -1,0 +1,72 @@
+"""What a compiled loop should not do for each element: convert and divide by numbers, test floats one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+aten = torch.ops.aten
+ELEMENTWISE = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
+
+
+def decompositions() -> dict[Any, Callable[..., Any]]:
+    """Inductor's; and tests of floats, which it would make one element at a time, in a form that it vectorizes."""
+    from torch._inductor.decomposition import select_decomp_table
+
+    def replaced(x: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+        limits, nan = torch.finfo(x.dtype), nan or 0.0
+        if nan == posinf == neginf:
+            return torch.where(x.abs() < torch.inf, x, nan)
+        x = torch.where(x == torch.inf, limits.max if posinf is None else posinf, x)
+        x = torch.where(x == -torch.inf, limits.min if neginf is None else neginf, x)
+        return torch.where(x == x, x, nan)
+
+    def isnan(x: Tensor) -> Tensor:
+        return x != x
+
+    def isfinite(x: Tensor) -> Tensor:
+        return x.abs() < torch.inf
+
+    own = {aten.isnan.default: isnan, aten.isfinite.default: isfinite, aten.nan_to_num.default: replaced}
+    return {**select_decomp_table(), **own}
+
+
+def prepared(graph: fx.Graph, on_host: set[fx.Node]) -> set[fx.Node]:
+    """New nodes for the host: numbers in the dtype of the tensors that they meet, and inverse where these are divided.
+
+    Inside a loop over elements, a conversion or a division would be made for every element.
+    """
+    made: dict[tuple[fx.Node, bool, torch.dtype], fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.target not in ELEMENTWISE or len(node.args) != 2 or node.kwargs:
+            continue
+        if node.target is aten.div.Tensor and isinstance(node.args[1], int | float):
+            node.target, node.args = aten.mul.Tensor, (node.args[0], 1 / node.args[1])
+            continue
+        place = 1 if node.args[1] in on_host else 0
+        number, tensor = node.args[place], node.args[1 - place]
+        if number not in on_host or not isinstance(tensor, fx.Node) or tensor.meta["val"].dim() == 0:
+            continue
+        divided, dtype = node.target is aten.div.Tensor and place == 1, tensor.meta["val"].dtype
+        if (number, divided, dtype) not in made:
+            made[number, divided, dtype] = _converted(graph, number, divided, dtype)
+        new = made[number, divided, dtype]
+        node.args = (tensor, new) if place == 1 else (new, tensor)
+        node.target = aten.mul.Tensor if divided else node.target
+    return {new for one in made.values() for new in (one, *one.all_input_nodes)}
+
+
+def _converted(graph: fx.Graph, number: fx.Node, inverse: bool, dtype: torch.dtype) -> fx.Node:
+    """The number, or its inverse, in this dtype: a new node behind it."""
+    behind = next(node for node in graph.nodes if node.op != "placeholder") if number.op == "placeholder" else number.next
+    with graph.inserting_before(behind):
+        if inverse:
+            value = number.meta["val"]
+            number = graph.call_function(aten.reciprocal.default, (number,))
+            number.meta["val"] = value.reciprocal()
+        new = graph.call_function(aten._to_copy.default, (number,), {"dtype": dtype})
+        new.meta["val"] = number.meta["val"].to(dtype)
+    return new
