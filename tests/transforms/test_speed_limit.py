@@ -1,10 +1,12 @@
 """The relativistic speed limit."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
 
-from gradchain import chain
+from gradchain import chain, presets
 from gradchain.optim_wrapper.layouts import WHOLE
 from gradchain.transforms import ComponentSpeedLimit, GlobalSpeedLimit, LearningRate, SpeedLimit
 from gradchain.types import Carry, Context
@@ -130,3 +132,37 @@ def test_the_size_of_a_step_is_not_squared(size):
         if kind is ComponentSpeedLimit or size < 1e19:
             out = limited(torch.tensor([size, -size], dtype=torch.float32), kind, speed_limit=0.5)
             assert out.tolist() == pytest.approx([min(size, limit), -min(size, limit)], rel=1e-6)
+
+
+def fitted(recipe, epochs=200):
+    """The package's own demonstration: losses and lengths of the gradient, up to the first that is beyond all bounds."""
+    torch.manual_seed(42)
+    x = torch.randn(200, 10)
+    y = x.square().sum(1) + 0.5 * (x[:, :5] * x[:, 5:]).sum(1) + 0.1 * torch.randn(200)
+    x, y = x[:150], ((y - y.mean()) / (y.std() + 1e-8))[:150, None]
+    widths = [10, *[128] * 7, 1]
+    layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
+    for layer in layers:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.constant_(layer.bias, 0.01)
+    net = nn.Sequential(*[part for layer in layers for part in (layer, nn.ReLU())][:-1])
+    optimizer, seen = recipe.optimizer(net.parameters()), []
+    for _ in range(epochs):
+        optimizer.zero_grad()
+        loss = (net(x) - y).square().mean()
+        loss.backward()
+        length = torch.stack([p.grad.norm() for p in net.parameters()]).norm()
+        seen.append((loss.item(), length.item()))
+        if not length < 1e10:
+            break
+        optimizer.step()
+    return seen
+
+
+@pytest.mark.slow
+def test_at_a_learning_rate_of_1_adam_explodes_in_one_step_and_what_is_limited_learns():
+    exploded = fitted(presets.adam(lr=1.0))
+    assert len(exploded) == 2 and exploded[0][1] == pytest.approx(23.5, abs=0.1) and exploded[1][0] > 1e20
+    for recipe in (presets.relativistic_adam(lr=1.0, published=True), presets.relativistic_adam(lr=1.0)):
+        seen = fitted(recipe)
+        assert len(seen) == 200 and max(length for _, length in seen) < 1e3 and seen[-1][0] < 0.1

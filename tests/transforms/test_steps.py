@@ -80,6 +80,28 @@ def test_at_full_strength_the_distance_is_what_it_was():
     assert proposed > before and arrived == pytest.approx(before, rel=1e-12)
 
 
+@given(anchor=VECTORS, param=VECTORS, grad=VECTORS, update=VECTORS, strength=st.floats(0, 1))
+def test_behind_a_speed_limit_projection_lengthens_a_step_by_its_strength_at_most(anchor, param, grad, update, strength):
+    limited = once(t.SpeedLimit(speed_limit=0.5), update)
+    _, out = projected(anchor, param, grad, limited, strength)
+    assert np.linalg.norm(out) <= (1 + strength) * 0.5 * (1 + 1e-9)
+
+
+def test_gradients_of_a_closure_are_turned_too():
+    param = torch.nn.Parameter(torch.arange(1.0, 7, dtype=torch.float64))
+    optimizer = chain(t.OrthogonalGradient(), t.LearningRate(lr=0.1)).optimizer([param])
+    before = param.detach().clone()
+
+    def closure():
+        optimizer.zero_grad()
+        (loss := param.square().sum() + param[0].exp()).backward()
+        return loss
+
+    optimizer.step(closure)
+    moved = param.detach() - before
+    assert moved.norm() > 0.1 and abs(moved @ before) < 1e-9
+
+
 def test_at_its_anchor_a_parameter_moves_freely():
     assert once(t.SPD(spd_lambda=1.0), [1, 2], [-1, -1]).tolist() == [1, 2]
 
