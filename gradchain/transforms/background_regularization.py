@@ -1,7 +1,7 @@
 """Background regularization: parameters whose gradient hardly varies, compared with their group's, move less far.
 
     S <- y S + (1 - y) mean over the group of processed^2
-    update <- f update      where var(processed) < threshold S / (1 - y^t), else update
+    update <- f update      where var(processed) < threshold S / (1 - y^t), else update;   t: steps at work
 
 Reads    update, processed (the gradient).   Writes  update.   State  scale (S), factor: 0-d.
 Cost     3 reads, 1 write, 3 means a parameter.
@@ -72,7 +72,8 @@ class BackgroundRegularization(SharedTransform[BackgroundRegularizationState]):
         scale = (y * state.scale + (1 - y) * ctx.shared).to(g.dtype)
         elements = layout.shape(g).numel()
         variance = layout.sum((g - layout.mean(g)) ** 2) / max(1, elements - 1)
-        even = variance < self.background_threshold * scale / (1 - y**ctx.step)
+        seen = ctx.step - self.window[0] + 1  # a phase may start late, and S with it
+        even = variance < self.background_threshold * scale / (1 - y**seen)
         factor = torch.where(even, self.background_factor, 1) if elements > 1 else torch.ones_like(scale)
         factor = factor.to(g.dtype)
         return carry._replace(update=carry.update * factor), BackgroundRegularizationState(scale, factor)

@@ -5,6 +5,7 @@
 Reads    what the link reads.   Writes  what the link writes.   State  the link's own.   Cost  none outside its steps.
 Shapes   the link's.   Units  the link's.   t is the parameter's own count of steps with a gradient, 1 on the first.
 Place    where the link would stand. Two links may take turns: Phase(Grams(), stop=50), Phase(Cautious(), start=50).
+         An average that is corrected for its start from t = 1 starts small where it starts late.
 Fields   start: first step at which the link works, >= 1; stop: first step at which it no longer does, None for never.
 Raises   ChainError if start or stop is no whole number >= 1, or stop is not after start.
 Source   the phases of Automagic CameAMP (hinablue/sd-scripts); MultiSteps and conditional transforms of optax are its kin.

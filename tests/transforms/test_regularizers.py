@@ -276,6 +276,16 @@ def test_background_is_what_is_small_and_even_beside_its_group(scale):
     assert group_run(published, scales=(scale, scale)) == pytest.approx([0.5, 0.5] if scale <= 1 else [1, 1])
 
 
+@pytest.mark.parametrize("start", [1, 2, 30])
+def test_what_is_background_is_so_from_the_first_step_of_a_late_phase(start):
+    p, even = torch.nn.Parameter(torch.zeros(4, dtype=torch.float64)), torch.tensor([1.0, 1.0, 1.0, 1.001], dtype=torch.float64)
+    optimizer = chain(t.Phase(t.BackgroundRegularization(), start=start), t.LearningRate(lr=1.0)).optimizer([p])
+    for _ in range(start):
+        before, p.grad = p.detach().clone(), even.clone()
+        optimizer.step()
+    torch.testing.assert_close(before - p.detach(), 0.5 * even)
+
+
 def test_shares_are_of_the_group_each_parameter_is_in():
     params = [torch.nn.Parameter(torch.zeros(1, dtype=torch.float64)) for _ in range(3)]
     for p in params:
