@@ -1,6 +1,7 @@
 """Functions of this folder, run on several gloo ranks on one machine."""
 
 import functools
+import multiprocessing
 import os
 import pickle
 import tempfile
@@ -22,20 +23,24 @@ def _one_rank(rank, world, folder, function, arguments):
         dist.destroy_process_group()
 
 
+IMPORTED = ["gradchain", "torch._dynamo", "torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict"]
+
+
 def on_ranks(world, function, *arguments):
-    """What ``function(*arguments)`` gives on each rank."""
+    """What ``function(*arguments)`` gives on each rank. Ranks are forked from a process that has done the imports, once."""
+    multiprocessing.set_forkserver_preload(IMPORTED)
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_one_rank, (world, folder, function, arguments), world)
+        mp.start_processes(_one_rank, (world, folder, function, arguments), world, start_method="forkserver")
         return [pickle.loads(Path(folder, f"result{rank}").read_bytes()) for rank in range(world)]
 
 
 class Transformer(nn.Module):
     """One block on 11 tokens; extents that 2 and 3 ranks cut unevenly, and into empty pieces."""
 
-    def __init__(self, layers=1):
+    def __init__(self, layers=1, bias=True):
         super().__init__()
         self.embedding = nn.Embedding(11, 8)
-        self.blocks = nn.ModuleList(Block() for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(bias) for _ in range(layers))
         self.head = nn.Linear(8, 1)
 
     def forward(self, tokens):
@@ -46,12 +51,12 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self):
+    def __init__(self, bias):
         super().__init__()
-        self.norm = nn.LayerNorm(8)
+        self.norm = nn.LayerNorm(8, bias=bias)
         self.qkv = nn.Linear(8, 24, bias=False)
         self.mix = nn.Conv1d(8, 7, 3, padding=1)
-        self.out = nn.Linear(7, 8)
+        self.out = nn.Linear(7, 8, bias=bias)
 
     def forward(self, x):
         q, k, v = self.qkv(self.norm(x)).chunk(3, -1)
@@ -59,9 +64,9 @@ class Block(nn.Module):
         return x + self.out(torch.tanh(self.mix(attended.transpose(1, 2)).transpose(1, 2)))
 
 
-def model(layers=1, dtype=torch.float64):
+def model(layers=1, bias=True, dtype=torch.float64):
     torch.manual_seed(0)
-    return Transformer(layers).to(dtype)
+    return Transformer(layers, bias).to(dtype)
 
 
 def batch(t, dtype=torch.float64):
