@@ -25,8 +25,9 @@ OFF = dict.fromkeys(FLAGS, False)
 
 
 def trajectory(recipe, count=20):
+    """By the loop: that other drivers give the same is shown in optim_wrapper/test_drivers.py, and they trace every chain."""
     params = {key: torch.nn.Parameter(torch.tensor(start)) for key, start in CASE.initial().items()}
-    optimizer = recipe.optimizer([(NAMES[key], p) for key, p in params.items()])
+    optimizer = recipe.optimizer([(NAMES[key], p) for key, p in params.items()], driver="loop")
     for i in range(count):
         for key, grad in CASE.gradient(i).items():
             params[key].grad = torch.tensor(grad)
@@ -241,11 +242,14 @@ def test_named_pairs_compile_into_one_graph(published):
     torch._dynamo.reset()
     pair = []
     for _ in "ab":
-        tensors = network() | {"w.lokr_w1": param(2, 2), "w.lokr_w2_a": param(3, 2), "w.lokr_w2_b": param(2, 3)}
+        lora = dict(list(network().items())[:2])
+        tensors = lora | {"w.lokr_w1": param(2, 2), "w.lokr_w2_a": param(3, 2), "w.lokr_w2_b": param(2, 3)}
         pair.append(presets.hina_adamw(published=published).optimizer(groups(tensors, ratio=2.0)))
     compiled = pair[1]
+    for optimizer in pair:
+        steps(optimizer)  # makes the state, which another graph would do
     compiled.step = torch.compile(compiled.step, fullgraph=True, backend="eager")
     for optimizer in pair:
-        steps(optimizer, 3)
+        steps(optimizer, 2, start=1)
     for one, other in zip(*([p for g in o.param_groups for p in g["params"]] for o in pair), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)

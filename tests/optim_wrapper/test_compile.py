@@ -61,9 +61,8 @@ def test_the_step_of_a_preset_is_one_graph_and_gives_the_eager_numbers(name):
     assert counter.frame_count == 1
 
 
-@pytest.mark.parametrize("recipe", [presets.adamw(), presets.ladam(c2=0.1)], ids=["adamw", "ladam"])
-def test_it_survives_functionalization(recipe):
-    eager, compiled, counter = pair(recipe, "aot_eager")
+def test_it_survives_functionalization():
+    eager, compiled, counter = pair(presets.ladam(c2=0.1), "aot_eager")
     for optimizer in (eager, compiled):
         steps(optimizer, 3)
     agree(eager, compiled)

@@ -37,7 +37,7 @@ def fresh_compiler():
 
 def network():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)).double()
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2, bias=False)).double()
 
 
 X = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(3, 4)
@@ -87,15 +87,17 @@ def test_a_step_of_adamw_is_one_graph():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tensor", [False, True], ids=["float lr", "tensor lr"])
-@pytest.mark.parametrize("recipe", CHAINS.values(), ids=CHAINS)
-def test_a_training_step_compiles_and_one_cycle_of_lr_and_betas_adds_no_graph(recipe, tensor):
-    graphs = compared(recipe, "eager", 9, scheduled=True, tensor=tensor)
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [("adamw", False), *((name, i % 2 == 0) for i, name in enumerate(CHAINS))],  # adamw with both, the others in turn
+    ids=lambda value: value if isinstance(value, str) else "tensor lr" if value else "float lr",
+)
+def test_a_training_step_compiles_and_one_cycle_of_lr_and_betas_adds_no_graph(name, tensor):
+    graphs = compared(CHAINS[name], "eager", 9, scheduled=True, tensor=tensor)
     assert graphs[-1] == graphs[3] and graphs[-1] > 0  # the state is made in the first, floats become symbols in the second
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # inductor's own
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_it_survives_functionalization_and_inductor(backend):
-    compared(CHAINS["adamw"], backend, 3)
+def test_it_survives_inductor():
+    compared(CHAINS["adamw"], "inductor", 3)

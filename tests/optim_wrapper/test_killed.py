@@ -33,6 +33,7 @@ import sys
 import time
 from pathlib import Path
 
+import torch._dynamo  # as the first optimizer of a process would: once, and not in every fork
 from torch import nn
 
 from gradchain import presets
