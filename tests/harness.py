@@ -18,7 +18,18 @@ from torch.testing._internal.common_optimizers import (
 
 from gradchain import ChainError, ChainOptimizer, optim_wrapper
 
-__all__ = ["CLASSES", "INFOS", "NUMBERS", "TORCHS", "ErrorOptimizerInput", "OptimizerErrorEnum", "make", "over", "settings"]
+__all__ = [
+    "CASES",
+    "CLASSES",
+    "INFOS",
+    "NUMBERS",
+    "TORCHS",
+    "ErrorOptimizerInput",
+    "OptimizerErrorEnum",
+    "make",
+    "over",
+    "settings",
+]
 
 
 def preset_classes():

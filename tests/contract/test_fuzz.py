@@ -117,7 +117,7 @@ def named(optimizer):
             yield {"params": list(group["params"])}
 
 
-@settings(max_examples=600, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=520, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(recipes(), groups(), st.integers(0, 5), st.sampled_from(sorted(LINKS)))
 def survives(links, params, at, extra):
     with only_the_warnings_that_belong():

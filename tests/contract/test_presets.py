@@ -86,18 +86,18 @@ def test_state_is_flat_tensors_under_names_without_dots(recipe):
 
 
 @ROWS
-def test_resuming_at_step_50_gives_the_same_bits_at_step_100(recipe):
-    straight, first = parameters(), parameters()
-    advance(recipe.optimizer(straight), straight, 100)
-    optimizer, file = recipe.optimizer(first), io.BytesIO()
-    advance(optimizer, first, 50)
-    torch.save({"optimizer": optimizer.state_dict(), "params": [p.detach() for p in first]}, file)
+def test_resuming_at_step_50_gives_the_bits_of_the_run_that_goes_on(recipe):
+    straight = parameters()
+    optimizer, file = recipe.optimizer(straight), io.BytesIO()
+    advance(optimizer, straight, 50)
+    torch.save({"optimizer": optimizer.state_dict(), "params": [p.detach() for p in straight]}, file)
+    advance(optimizer, straight, 20, start=50)
     file.seek(0)
     saved = torch.load(file, weights_only=True)
     second = [torch.nn.Parameter(p) for p in saved["params"]]
     resumed = recipe.optimizer(second)
     resumed.load_state_dict(saved["optimizer"])
-    assert same(advance(resumed, second, 50, start=50), straight)
+    assert same(advance(resumed, second, 20, start=50), straight)
 
 
 @ROWS
@@ -128,7 +128,7 @@ def test_a_link_put_in_later_starts_afresh_beside_the_state_of_the_others(recipe
     for gone, shorter in recipe.ablations().items():
         params = parameters()
         optimizer = shorter.optimizer(params)
-        advance(optimizer, params, 3)
+        advance(optimizer, params, 2)
         longer = recipe.optimizer(params)
         added = {link.label for link in recipe.links if link.State._fields and link.label not in shorter.names}
         with pytest.warns(ChainWarning, match=f"fresh: .*{gone}") if gone in added else contextlib.nullcontext():
@@ -137,7 +137,7 @@ def test_a_link_put_in_later_starts_afresh_beside_the_state_of_the_others(recipe
             old, new = optimizer.state[p], longer.state[p]
             assert all(torch.equal(new[key], value) for key, value in old.items())
             assert {key.partition("/")[0] for key in new.keys() - old.keys()} == added & {key.partition("/")[0] for key in keys}
-        assert all(p.isfinite().all() for p in advance(longer, params, 2, start=3))
+        assert all(p.isfinite().all() for p in advance(longer, params, 1, start=2))
 
 
 @ROWS

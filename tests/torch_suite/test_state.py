@@ -212,5 +212,5 @@ def room(entry, case, count):
 def test_the_loop_driver_needs_room_for_one_parameter_whatever_their_number(entry, case):
     """And for all at once only where a link has to see all of them together."""
     few, together = room(entry, case, 2)
-    many, _ = room(entry, case, 12)
-    assert many < (few + 10 * 12 if together else few + 1)
+    many, _ = room(entry, case, 6)
+    assert many < (few + 4 * 12 if together else few + 0.4)

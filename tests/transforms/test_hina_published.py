@@ -55,7 +55,7 @@ def difference(settings, relations, random, steps=30):
     start = [random.standard_normal(shape) for shape in shapes]
     program = Program(start, relations, **settings)
     params = [torch.nn.Parameter(torch.tensor(p)) for p in start]
-    optimizer = presets.adaptive_hina(**settings, relations=relations, published=True).optimizer(params)
+    optimizer = presets.adaptive_hina(**settings, relations=relations, published=True).optimizer(params, driver="loop")
     worst = 0.0
     for t in range(steps):
         grads = [random.standard_normal(shape) * random.uniform(0.05, 1) for shape in shapes]
