@@ -14,6 +14,7 @@ from gradchain.optim_wrapper.foreign import differences, group_of, is_foreign, t
 from gradchain.optim_wrapper.hyperparameters import BoundLink, check
 from gradchain.optim_wrapper.matching import matched
 from gradchain.optim_wrapper.shards import elements, layout_of, overwritten, placed, sharded_state
+from gradchain.optim_wrapper.traffic import refuse_flattened
 from gradchain.transforms import FactoredSecondMoment
 from gradchain.types import ChainError
 
@@ -48,6 +49,7 @@ class LoadReport(NamedTuple):
 
 def fresh_state(link: BoundLink, param: Tensor) -> dict[str, Tensor]:
     """A link's state before its first step, under flat names; of a DTensor's, what is cut like it is a DTensor too."""
+    refuse_flattened(link.transform, param)
     piece, init = working(param), link.transform.init
     layout = layout_of(param, piece)
     made = init(piece) if layout is None else sharded_state(init, piece, layout)

@@ -279,11 +279,13 @@ class ChainOptimizer(Optimizer):
         return Row(info, links, scalar(group["lr"]), self._state_of(param, links), used, label)
 
     def _state_of(self, param: Tensor, links: Links) -> dict[str, Tensor]:
-        state: dict[str, Tensor] = self.state[param]
+        state: dict[str, Tensor] = self.state.get(param, {})
         if "step" not in state:
+            fresh = [fresh_state(link, param) for link in links]
+            state = self.state[param]
             state["step"] = host_step()
-            for link in links:
-                state.update(fresh_state(link, param))
+            for made in fresh:
+                state.update(made)
         return state
 
 

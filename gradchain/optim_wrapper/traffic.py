@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from gradchain.optim_wrapper.layouts import Whole
-from gradchain.types import Carry, Context, ParamInfo, SharedTransform, Transform
+from gradchain.types import Carry, ChainError, Context, ParamInfo, SharedTransform, Transform
 
 SIDE = 24  # of the matrix they are watched on: large enough for every link to do its work
 
@@ -20,9 +20,15 @@ class Watched(Whole):
 
     def __init__(self) -> None:
         self.asked: dict[str, int] = {}
+        self.shaped = False  # the shape was asked for, which needs no other rank
 
     def _note(self, kind: str) -> None:
         self.asked[kind] = self.asked.get(kind, 0) + 1
+
+    @override
+    def shape(self, x: Tensor) -> torch.Size:
+        self.shaped = True
+        return super().shape(x)
 
     @override
     def sum(self, x: Tensor, dim: int | None = None) -> Tensor:
@@ -51,12 +57,8 @@ class Watched(Whole):
         return super().on_whole(work, *xs, like=like)
 
 
-def traffic(link: Transform[Any]) -> tuple[dict[str, int], dict[str, int]]:
-    """What a link asks in every step, and what it asks more at a refresh: how often by kind, for one matrix.
-
-    sums: numbers, or a row or column, added up over ranks.   rows: the slices next to this rank's, from its neighbors.
-    whole: the tensor put together on one rank, worked on there, and sent back in pieces.
-    """
+def watched(link: Transform[Any]) -> tuple[Watched, Watched]:
+    """What a link asks for one matrix: in every step, and in addition at a refresh."""
     random = torch.Generator().manual_seed(0)
     p, one = torch.randn(SIDE, SIDE, dtype=torch.float64, generator=random), torch.ones((), dtype=torch.float64)
     slots: dict[str, Any] = {
@@ -73,7 +75,33 @@ def traffic(link: Transform[Any]) -> tuple[dict[str, int], dict[str, int]]:
     if link.refresh_schedule is not None:
         state = link.refresh(carry, state, ctx._replace(layout=at_refresh))
     link.update(carry, state, ctx)
-    return layout.asked, at_refresh.asked
+    return layout, at_refresh
+
+
+def traffic(link: Transform[Any]) -> tuple[dict[str, int], dict[str, int]]:
+    """What a link asks in every step, and what it asks more at a refresh: how often by kind, for one matrix.
+
+    sums: numbers, or a row or column, added up over ranks.   rows: the slices next to this rank's, from its neighbors.
+    whole: the tensor put together on one rank, worked on there, and sent back in pieces.
+    """
+    always, at_refresh = watched(link)
+    return always.asked, at_refresh.asked
+
+
+def elementwise(link: Transform[Any]) -> bool:
+    """Whether the shape of a parameter, its other elements and other parameters are all the same to a link."""
+    if isinstance(link, SharedTransform):
+        return False
+    return not any(layout.asked or layout.shaped for layout in watched(link))
+
+
+def refuse_flattened(link: Transform[Any], param: Tensor) -> None:
+    """ChainError where a link is to work on what FullyShardedDataParallel keeps: pieces of parameters, or of several in one."""
+    if getattr(param, "_fsdp_flattened", False) and not elementwise(link):
+        raise ChainError(
+            f"{link.label!r} needs each parameter in its shape; found a piece of {param.numel()} elements that "
+            "FullyShardedDataParallel has flattened. Shard the model with fully_shard, or leave the link out."
+        )
 
 
 def _written(asked: dict[str, int]) -> str:

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from distributed.ranks import batch, counted, difference, full, model, on_ranks, train
 from torch import nn
 
-from gradchain import Transform, chain, presets
+from gradchain import ChainError, Transform, chain, presets
 from gradchain import transforms as t
 
 pytestmark = pytest.mark.slow
@@ -187,6 +187,84 @@ def zero_redundancy():
     return difference(full(net), full(alone))
 
 
+def buckets():
+    """The gradients are views of DDP's buckets, which a step must not put anything else in the place of."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    net, alone = DistributedDataParallel(model(), gradient_as_bucket_view=True), model()
+    optimizer = EVERYTHING.optimizer(net.parameters(), finite_gate=True)
+    train(net, optimizer, 0, 5)
+    held = [p.grad for p in net.parameters()]
+    optimizer.step()
+    assert all(p.grad is grad for p, grad in zip(net.parameters(), held, strict=True))
+    train(alone, other := EVERYTHING.optimizer(alone.parameters()), 0, 5)
+    other.step()
+    return difference(full(net), full(alone))
+
+
+def flattened(recipe):
+    """FullyShardedDataParallel: parameters end to end in one vector. How far it is from whole ones, or what is said."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    net, alone = FullyShardedDataParallel(model(), device_id=torch.device("cpu")), model()
+    optimizer, other = recipe.optimizer(net.parameters()), recipe.optimizer(alone.parameters())
+    try:
+        train(net, optimizer, 0, 5)
+    except ChainError as error:
+        return str(error), len(optimizer.state)
+    train(alone, other, 0, 5)
+    saved = FullyShardedDataParallel.optim_state_dict(net, optimizer)
+    again = recipe.optimizer(net.parameters())
+    report = again.load_state_dict(FullyShardedDataParallel.optim_state_dict_to_load(net, again, saved))
+    states = [{key: value.clone() for key, value in next(iter(o.state.values())).items()} for o in (optimizer, again)]
+    with FullyShardedDataParallel.summon_full_params(net):
+        whole = torch.cat([p.detach().flatten() for p in alone.parameters()])
+        far = difference([torch.cat([p.detach().flatten() for p in net.parameters()])[: len(whole)]], [whole])
+    return far, report.clean and all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def from_rank_0(recipe):
+    """A whole state, saved on one rank and handed out from there to a fresh optimizer: how far the two runs are apart."""
+    from torch.distributed.checkpoint import state_dict as dcp
+    from torch.distributed.fsdp import fully_shard
+
+    runs = [model(), model()]
+    for net in runs:
+        fully_shard(net)
+    first, second = (recipe.optimizer(net.named_parameters()) for net in runs)
+    train(runs[0], first, 0, 3)
+    whole = dcp.StateDictOptions(full_state_dict=True, cpu_offload=True)
+    handed_out = dcp.StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    saved = dcp.get_model_state_dict(runs[0], options=whole), dcp.get_optimizer_state_dict(runs[0], first, options=whole)
+    weights, state = saved if dist.get_rank() == 0 else ({}, {})
+    dcp.set_model_state_dict(runs[1], weights, options=handed_out)
+    dcp.set_optimizer_state_dict(runs[1], second, state, options=handed_out)
+    for net, optimizer in zip(runs, (first, second), strict=True):
+        train(net, optimizer, 3, 6)
+    return difference(*map(full, runs))
+
+
+def scaled():
+    """Of four scaled losses, the third has a gradient that is not finite, on one rank: which of them made a step."""
+    from torch.distributed.fsdp import fully_shard
+
+    net = model(dtype=torch.float32)
+    fully_shard(net)
+    optimizer = presets.ladam(lr=0.01, c2=0.1).optimizer(net.named_parameters())
+    scaler, moved = torch.amp.GradScaler("cpu", init_scale=4.0), []
+    for i in range(4):
+        tokens, targets = batch(i, torch.float32)
+        optimizer.zero_grad()
+        scaler.scale((net(tokens) - targets).square().mean()).backward()
+        if i == 2 and dist.get_rank() == 0:
+            net.blocks[0].out.weight.grad.to_local()[0, 0] = torch.inf
+        before = full(net)
+        scaler.step(optimizer)
+        scaler.update()
+        moved.append(difference(before, full(net)) > 0)
+    return moved, scaler.get_scale(), {int(state["step"]) for state in optimizer.state.values()}
+
+
 def one_bad_gradient():
     """Steps 0 to 5; in step 2 one element of one gradient is NaN, which one rank has."""
     from torch.distributed.fsdp import fully_shard
@@ -268,6 +346,11 @@ def results():
         ("elementwise", traffic, (presets.adamw(), 1)),
         ("data parallel", data_parallel, (EVERYTHING,)),
         ("zero redundancy", zero_redundancy, ()),
+        ("buckets", buckets, ()),
+        ("flattened", flattened, (presets.adamw(lr=0.01),)),
+        ("flattened smooth", flattened, (SMOOTH,)),
+        ("from rank 0", from_rank_0, (presets.cameamp(lr=1e-4),)),
+        ("scaled", scaled, ()),
         ("bad gradient", one_bad_gradient, ()),
         ("stacked", by_driver, ("stacked",)),
         ("compiled", by_driver, ("compiled",)),
@@ -330,6 +413,25 @@ def test_an_elementwise_chain_asks_nothing(results):
 
 def test_data_parallel_training_needs_nothing(results):
     assert max(results["data parallel"]) <= 1e-12
+
+
+def test_gradients_that_are_views_of_buckets_stay_where_they_are(results):
+    assert max(results["buckets"]) <= 1e-12
+
+
+def test_flattened_parameters_are_taken_elementwise_and_refused_to_links_that_need_shapes(results):
+    assert results["flattened"] == [(0.0, True)] * 2
+    for complaint, states in results["flattened smooth"]:
+        assert states == 0
+        assert complaint.startswith("'laplacian' needs each parameter in its shape; found a piece of 272 elements")
+
+
+def test_a_whole_state_is_handed_out_from_one_rank(results):
+    assert results["from rank 0"] == [0.0, 0.0]
+
+
+def test_a_scaler_skips_the_step_on_every_rank(results):
+    assert results["scaled"] == [([True, True, False, True], 2.0, {3})] * 2
 
 
 def test_zero_redundancy_optimizer_works(results):
