@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from training import identical
 
-from gradchain import ChainError, SharedTransform
+from gradchain import Chain, ChainError, SharedTransform
 from gradchain.optim_wrapper.drivers import DRIVERS
 
 DECAYS = {"weight_decay", "weight_decay_rate"}
@@ -131,6 +132,51 @@ def test_complex_parameters_are_pairs_of_real_ones(entry, case):
     assert all(
         torch.equal(torch.view_as_real(p.detach()) if p.is_complex() else p, q) for p, q in zip(mixed, real, strict=True)
     )
+
+
+def twin_steps(build, shape):
+    """A complex parameter, the pair of reals it is, and its halves as two parameters, after the same steps; all as pairs."""
+    random = torch.Generator().manual_seed(0)
+    pair = torch.randn(*shape, 2, generator=random)
+    forms = [torch.view_as_complex(pair)], [pair], pair.unbind(-1)
+    params = [[nn.Parameter(value.clone()) for value in values] for values in forms]
+    optimizers = [build(ps) for ps in params]
+    for _ in range(3):
+        grad = torch.randn(pair.shape, generator=random)
+        for ps, grads in zip(params, ([torch.view_as_complex(grad)], [grad], grad.unbind(-1)), strict=True):
+            for p, value in zip(ps, grads, strict=True):
+                p.grad = value.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    (number,), (reals,), halves = [[p.detach() for p in ps] for ps in params]
+    return torch.view_as_real(number), reals, torch.stack(halves, -1)
+
+
+@over(every_input=False)
+def test_a_complex_parameter_is_its_halves_where_a_real_one_may_be_cut_in_two(entry, case):
+    """Torch asks that it be a pair of reals, and also its halves: both can be only where cutting a real one changes nothing."""
+    for shape in ((6,), (4, 3)):
+        number, reals, halves = twin_steps(lambda params: make(entry, case, params, driver="loop"), shape)
+        if torch.allclose(reals, halves, rtol=1e-6, atol=1e-7):
+            torch.testing.assert_close([number, number], [reals, halves])
+        elif not torch.equal(number, reals):  # a rule takes a complex vector for the vector that it is
+            for part in make(entry, case, [nn.Parameter(torch.ones(1))]).chain.parts.values():
+                everywhere = Chain(tuple(replace(link, only=None) for link in part.links))
+                number, reals, _ = twin_steps(everywhere.optimizer, shape)
+                assert torch.equal(number, reals)
+
+
+@over(every_input=False)
+def test_a_rate_near_zero_moves_nothing(entry, case):
+    """Learning rate masks have rates of their own, so that theirs are put to zero too."""
+    optimizer, before = make(entry, case, ps := list(network().parameters()), lr=1e-28), list(network().parameters())
+    for group in optimizer.param_groups:
+        group.update({key: 0.0 for key in group if key.endswith(("lr_bump", "min_lr"))})
+    for i in range(5):
+        for p in ps:
+            p.grad = torch.cos(p.detach() + i)
+        optimizer.step()
+    assert all(map(torch.equal, ps, before)) and all(optimizer.state[p]["step"] == 5 for p in ps)
 
 
 @over(every_input=False)
