@@ -1,10 +1,13 @@
 """The whole step as one graph."""
 
+import copy
+
 import pytest
 import torch
 from table import PRESETS
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.optim.lr_scheduler import StepLR
 from training import param, steps
 
 from gradchain import presets
@@ -86,6 +89,54 @@ def test_a_learning_rate_that_changes_every_step_hardly_compiles_again(kind, mor
             steps(optimizer, start=i)
     assert counter.frame_count <= steady + more
     agree(eager, compiled)
+
+
+def absent(optimizer):
+    optimizer.param_groups[0]["params"][0].grad = None
+
+
+def joined(optimizer):
+    late = param(7, dtype=torch.float64)
+    late.grad = torch.ones_like(late)
+    optimizer.add_param_group({"params": [late]})
+
+
+def reloaded(optimizer):
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+
+@pytest.mark.parametrize(("event", "more"), [(absent, 1), (joined, 2), (reloaded, 0)], ids=lambda x: getattr(x, "__name__", x))
+def test_what_happens_between_steps_costs_few_graphs(event, more):
+    """A missing gradient costs one; a group that joins one that makes its state and one for the steps behind; loading none."""
+    _, optimizer, counter = pair(presets.adamw(), "eager")
+    steps(optimizer, 3)
+    steady = counter.frame_count
+    for i in range(3, 7):
+        for p in parameters_of(optimizer):
+            p.grad = torch.sin(p.detach() + i)
+        if event is not joined or i == 3:
+            event(optimizer)
+        optimizer.step()
+    assert counter.frame_count == steady + more
+
+
+def parameters_of(optimizer):
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def test_a_scheduler_goes_around_before_the_step_is_compiled():
+    """The other way round torch's schedulers raise AttributeError, with any optimizer."""
+    eager, compiled, rates = presets.adamw().optimizer(parameters()), presets.adamw().optimizer(parameters()), []
+    schedulers = [StepLR(optimizer, 1, 0.5) for optimizer in (eager, compiled)]
+    compiled.step = torch.compile(compiled.step, backend="eager")
+    for i in range(3):
+        for optimizer, scheduler in zip((eager, compiled), schedulers, strict=True):
+            steps(optimizer, start=i)
+            scheduler.step()
+        rates.append(compiled.param_groups[0]["lr"])
+    assert rates == [0.0005, 0.00025, 0.000125]
+    agree(eager, compiled)
+    assert not hasattr(compiled, "_init_group")  # a name that dynamo runs by itself
 
 
 def test_parameters_that_live_in_groups_of_their_own_compile_together():

@@ -7,9 +7,10 @@ import pytest
 import torch
 from table import PRESETS
 from torch import nn
+from torch._dynamo.compiled_autograd import _enable
 from torch.optim.lr_scheduler import StepLR
 
-from gradchain import ChainError, SharedTransform, chain, partition, presets
+from gradchain import ChainError, SharedTransform, chain, optim_wrapper, partition, presets
 from gradchain import transforms as t
 from gradchain.optim_wrapper import step_in_backward
 
@@ -58,6 +59,40 @@ def test_one_gradient_is_held_at_a_time():
     step_in_backward(presets.adamw(), net.parameters())
     loss(net, 0).backward()
     assert len(most) == 4 and max(most) <= 2  # of all four; a layer's bias and weight may arrive together
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")  # torch's own, as it is imported
+@pytest.mark.parametrize("cls", [optim_wrapper.AdamW, optim_wrapper.LAdam])
+def test_torch_s_own_way_of_doing_it_takes_preset_classes(cls):
+    from torch.distributed.optim import _apply_optimizer_in_backward
+
+    ours, theirs = model(), model()
+    _apply_optimizer_in_backward(cls, ours.parameters(), {"lr": 0.01})
+    optimizer = cls(theirs.parameters(), lr=0.01)
+    for i in range(3):
+        loss(ours, i).backward()
+        optimizer.zero_grad()
+        loss(theirs, i).backward()
+        optimizer.step()
+    assert all(map(torch.equal, ours.parameters(), theirs.parameters())) and all(p.grad is None for p in ours.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo's
+def test_a_compiled_backward_pass_steps_too():
+    ours, theirs = model(), model()
+    inside = step_in_backward(presets.adamw(lr=0.01), ours.named_parameters())
+    optimizer = presets.adamw(lr=0.01).optimizer(theirs.named_parameters())
+    torch._dynamo.reset()
+    for i in range(3):
+        with _enable(torch.compile(backend="eager")):
+            loss(ours, i).backward()
+        optimizer.zero_grad()
+        loss(theirs, i).backward()
+        optimizer.step()
+    torch._dynamo.reset()
+    torch.testing.assert_close(list(ours.parameters()), list(theirs.parameters()), rtol=1e-6, atol=1e-7)
+    assert all(one.state[one.param_groups[0]["params"][0]]["step"] == 3 for one in inside.values())
 
 
 def test_groups_partitions_and_schedules_of_the_chain_come_along():

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.testing._internal.two_tensor import TwoTensor
 from training import identical, param, snapshot, steps
 
 from gradchain import presets
@@ -93,6 +94,80 @@ def test_a_sparse_gradient_is_refused_and_everything_stays():
     with pytest.raises(RuntimeError, match=r"gradient of 'table.weight' is torch.sparse_coo.*Use sparse=False"):
         optimizer.step()
     assert identical(snapshot(optimizer), before)
+
+
+def test_integers_are_accepted_and_left_alone():
+    count, p = nn.Parameter(torch.ones(2, dtype=torch.int64), requires_grad=False), param(2)
+    optimizer = presets.adamw().optimizer([count, p])
+    steps(optimizer)
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert torch.equal(count, torch.ones(2, dtype=torch.int64)) and list(optimizer.state) == [p]
+
+
+@pytest.mark.parametrize("driver", ["loop", "stacked"])
+def test_parameters_exchanged_inside_the_groups_are_the_ones_that_are_stepped(driver):
+    """As accelerate does when it shards a model whose optimizer is made already; nothing of the old ones is kept in use."""
+    old, new, alone = ([param(3, 4, seed=i) for i in range(3)] for _ in "abc")
+    optimizer, other = (presets.ladam(c2=0.1, min_spatial_size=1).optimizer(ps, driver=driver) for ps in (old, alone))
+    steps(optimizer, 2)
+    before = copy.deepcopy(old)
+    optimizer.param_groups[0]["params"] = new
+    for one in (optimizer, other):
+        steps(one, 3)
+    assert all(map(torch.equal, old, before)) and all(map(torch.equal, new, alone))
+    assert all(optimizer.state[p]["step"] == 3 for p in new)
+
+
+def test_a_model_may_change_its_dtype_before_the_first_step():
+    module = nn.Linear(3, 2)
+    optimizer = presets.adam().optimizer(module.parameters())
+    module.double()
+    steps(optimizer)
+    assert optimizer.state[module.weight]["moments/first"].dtype == torch.float64
+
+
+@pytest.mark.skipif(not hasattr(nn.Parameter, "grad_dtype"), reason="this torch has no gradients of another dtype")
+def test_a_gradient_in_full_precision_is_not_rounded_to_the_parameter_s():
+    p, grad = param(6, dtype=torch.bfloat16), torch.linspace(0.1, 0.3, 6) * 1.001
+    p.grad_dtype = torch.float32
+    p.grad = grad
+    optimizer = presets.sgd(momentum=0.9).optimizer([p])
+    optimizer.step()
+    (average,) = (value for key, value in optimizer.state[p].items() if key != "step")
+    assert torch.equal(average, grad) and not torch.equal(grad, grad.bfloat16().float())
+
+
+class Plain(torch.Tensor):
+    pass
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda x: x.as_subclass(Plain), lambda x: TwoTensor(x.clone(), x.clone())], ids=["plain", "two"]
+)
+def test_subclasses_of_tensors_are_stepped_as_what_they_hold(wrap):
+    ours, theirs = nn.Parameter(wrap(param(6).detach())), param(6)
+    optimizer, other = (presets.adamw().optimizer([p]) for p in (ours, theirs))
+    for i in range(3):
+        theirs.grad = torch.sin(theirs.detach() + i)
+        ours.grad = wrap(theirs.grad)
+        optimizer.step()
+        other.step()
+    held = [ours.a, ours.b] if isinstance(ours, TwoTensor) else [ours.as_subclass(torch.Tensor)]
+    assert all(torch.equal(one, theirs) for one in held)
+    again = presets.adamw().optimizer([ours])
+    assert again.load_state_dict(optimizer.state_dict()).clean
+
+
+@pytest.mark.parametrize("view", [lambda x: x[:, ::2], torch.t], ids=["gaps", "transposed"])
+def test_views_are_stepped_in_place(view):
+    base = param(6, 10).detach()
+    p, alone = nn.Parameter(view(base)), nn.Parameter(view(base).clone(memory_format=torch.contiguous_format))
+    strides, rest = p.stride(), base.clone()
+    for one in (p, alone):
+        steps(presets.ladam(c2=0.1, min_spatial_size=1).optimizer([one]), 3)
+    assert torch.equal(p, alone) and p.stride() == strides and p.data_ptr() == base.data_ptr()
+    view(rest).copy_(alone.detach())
+    assert torch.equal(base, rest)  # and what lies between is as it was
 
 
 def test_gradients_are_never_written():

@@ -1,10 +1,12 @@
 """Hooks and parameter groups: what torch's optimizer suite asks of them, asked of every preset class."""
 
 import copy
+import importlib
+from ast import literal_eval
 
 import pytest
 import torch
-from harness import make, over
+from harness import CLASSES, make, over
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from training import identical, param, steps
@@ -92,6 +94,49 @@ def test_a_group_s_keyword_is_the_optimizer_s_for_its_parameters(entry, case, ke
         steps(optimizer, 3)
     assert together.param_groups[0][key] == value != together.param_groups[1][key]
     assert torch.equal(ps[0], alone) and torch.equal(ps[1], other)
+
+
+def kohya(name, weights, biases):
+    return getattr(importlib.import_module("gradchain.optim_wrapper"), name)([*weights, *biases], lr=0.01, **literal_eval("{}"))
+
+
+def transformers(name, weights, biases):
+    groups = [{"params": weights, "weight_decay": 0.01}, {"params": biases, "weight_decay": 0.0}]
+    return CLASSES[name](groups, lr=0.01)
+
+
+def torchtitan(name, weights, biases):
+    more = {"lr": 0.01, "eps": 1e-8, "weight_decay": 0.1, "fused": True, "foreach": False}
+    return CLASSES[name]([{"params": [*weights, *biases], "param_names": ["w", "b"], **more}])
+
+
+def torchtune(name, weights, biases):
+    return CLASSES[name](params=[*weights, *biases], lr=0.01)
+
+
+def lightning(name, weights, biases):
+    made = CLASSES[name]([*weights, *biases], lr=0.01)
+    wrapper = object.__new__(type(f"Lightning{name}", (CLASSES[name],), {}))
+    wrapper.__dict__ = {key: value for key, value in vars(made).items() if key != "step"}
+    wrapper.step = made.step
+    return wrapper
+
+
+@over(every_input=False)
+@pytest.mark.parametrize("trainer", [kohya, transformers, torchtitan, torchtune, lightning])
+def test_trainers_make_it_in_their_ways_and_load_what_they_have_moved(entry, case, trainer):
+    """The calls as in the sources of sd-scripts, Trainer, torchtitan, torchtune and Lightning."""
+    weights, biases = [param(3, 4)], [param(4, seed=1)]
+    optimizer = trainer(entry.name, weights, biases)
+    assert isinstance(optimizer, entry.optim_cls) and all(group["lr"] == 0.01 for group in optimizer.param_groups)
+    steps(optimizer, 2)
+    saved = copy.deepcopy(optimizer.state_dict())
+    for held in saved["state"].values():
+        held.update({key: value.to("cpu") for key, value in held.items() if key != "step"})
+    optimizer.load_state_dict(saved)
+    assert identical(optimizer.state_dict(), saved)
+    steps(optimizer, 1, start=2)
+    assert all(p.isfinite().all() and optimizer.state[p]["step"] == 3 for p in (*weights, *biases))
 
 
 @over(every_input=False)
