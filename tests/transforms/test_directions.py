@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from links import Flow, run, stream
@@ -141,7 +141,6 @@ def test_lion_s_directions_are_signs_and_zero_stays_zero():
     assert next(iter(run(t.Lion(), [flow([0, -2])])))["update"].tolist() == [0, -1]
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 99), rate=st.floats(1e-4, 1), decay=st.floats(0, 1))
 def test_a_step_of_lion_is_at_most_as_long_as_the_rate_and_the_decay_allow(seed, rate, decay):
     param = torch.nn.Parameter(torch.randn(9, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
@@ -152,7 +151,6 @@ def test_a_step_of_lion_is_at_most_as_long_as_the_rate_and_the_decay_allow(seed,
         assert (before - param).abs().max() <= rate * (1 + decay * before.abs().max()) + 1e-12
 
 
-@settings(deadline=None)
 @given(factor=st.floats(0.01, 50), seed=st.integers(0, 99))
 def test_adopt_s_denominator_does_not_know_the_gradient_that_it_divides(factor, seed):
     """What the last gradient adds grows with it, up to the clip."""
