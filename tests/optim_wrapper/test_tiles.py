@@ -55,11 +55,13 @@ def equal(ours, theirs, rtol=1e-6, atol=1e-9):
     torch.testing.assert_close(ours, theirs, rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("recipe", list(PRESETS.values()), ids=PRESETS)
-def test_tiles_give_the_loop_s_numbers_for_every_preset(recipe, small_tiles):
+@pytest.mark.parametrize("name", PRESETS)
+def test_tiles_give_the_loop_s_numbers_for_every_preset(name, small_tiles):
+    recipe, uneven = PRESETS[name], list(PRESETS).index(name) % 2  # in turn: a form more is a trace more of each part
+    shapes = [(7, 4) if uneven else (6, 4)]
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # nothing is run one by one for want of a trace
-        equal(trained(recipe, "stacked", 5, SHAPES[:1]), trained(recipe, "loop", 5, SHAPES[:1]))
+        equal(trained(recipe, "stacked", 5, shapes), trained(recipe, "loop", 5, shapes))
 
 
 @pytest.mark.parametrize("name", MEETING)
