@@ -71,6 +71,27 @@ def own(drivers: tuple[str, ...] = ("loop", "stacked", "compiled")) -> dict[str,
     return {f"{name}, {driver}": partial(ours, make, driver) for name, make in CHAINS.items() for driver in drivers}
 
 
+class Captured:
+    """A compiled step of ours, replayed as a CUDA graph: gradients have to stay where they are."""
+
+    def __init__(self, make: Callable[[], Chain], params: list[Tensor]) -> None:
+        optimizer = ours(make, "compiled", params, lr=torch.tensor(LR, device="cuda"))
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                optimizer.step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            optimizer.step()
+        self.step, self.state, self.plain = graph.replay, optimizer.state, optimizer
+
+
+def captured() -> dict[str, Make]:
+    return {f"{name}, compiled, CUDA graph": partial(Captured, make) for name, make in CHAINS.items()}
+
+
 def relational(drivers: tuple[str, ...] = ("loop", "compiled")) -> dict[str, Make]:
     return {f"relational_gradient, {driver}": partial(ours, presets.relational_gradient, driver) for driver in drivers}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +33,13 @@ class Result:
     state: float  # bytes of state by the parameters' bytes
 
 
-def extra(optimizer: Any) -> int:
-    """Most bytes that a step allocates and has not freed, as torch's allocator tells the profiler."""
+def extra(optimizer: Any, device: str) -> int:
+    """Most bytes that a step allocates and has not freed, as torch's allocator tells."""
+    if device == "cuda":
+        held = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        getattr(optimizer, "plain", optimizer).step()  # what a graph keeps for itself is not told
+        return torch.cuda.max_memory_allocated() - held
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         optimizer.step()
     held = most = 0
@@ -52,30 +58,45 @@ def state_bytes(optimizer: Any) -> int:
     return sum(storages.values())
 
 
-def _seconds(optimizer: Any, repeats: int) -> float:
+def _seconds(step: Callable[[], Any], repeats: int, device: str) -> float:
+    """Of one step, until the device has done it."""
+    _wait(device)
     start = time.perf_counter()
     for _ in range(repeats):
-        optimizer.step()
+        step()
+    _wait(device)
     return (time.perf_counter() - start) / repeats
 
 
-def paired(workload: str, shapes: Shapes, name: str, make: Make, rounds: int, budget: float) -> Result:
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _repeats(reference: Any, device: str) -> int:
+    """Steps of which one time is taken: 20 ms and more."""
+    return max(1, round(0.02 / max(1e-6, _seconds(reference.step, 3, device))))
+
+
+def paired(workload: str, shapes: Shapes, name: str, make: Make, rounds: int, budget: float, device: str) -> Result:
     """The contestant against the reference, in turns, for so many rounds, or at least 3 in ``budget`` seconds."""
-    reference, params = fused(made(shapes)), made(shapes)
+    reference, params = fused(made(shapes, device)), made(shapes, device)
     with fresh_cache():  # so that the first step compiles
+        start = time.perf_counter()
         optimizer = make(params)
-        first = _seconds(optimizer, 1)
+        _seconds(optimizer.step, 1, device)
+        first = time.perf_counter() - start
         for _ in range(2):
             reference.step()
             optimizer.step()
         if first > 1:
             time.sleep(1.5)  # the compiler's workers go to sleep
-        repeats = max(1, round(0.02 / max(1e-6, _seconds(reference, 3))))
+        repeats = _repeats(reference, device)
         rows: list[tuple[float, float]] = []
         end = time.perf_counter() + budget
         while len(rows) < rounds and (len(rows) < 3 or time.perf_counter() < end):
-            ours = _seconds(optimizer, repeats)
-            rows.append((ours, _seconds(reference, repeats)))
+            ours = _seconds(optimizer.step, repeats, device)
+            rows.append((ours, _seconds(reference.step, repeats, device)))
         size_ = 4 * size(shapes)
         result = Result(
             workload,
@@ -83,7 +104,7 @@ def paired(workload: str, shapes: Shapes, name: str, make: Make, rounds: int, bu
             ratio=statistics.median(a / b for a, b in rows),
             ms=1e3 * statistics.median(a for a, _ in rows),
             first=first,
-            extra=extra(optimizer) / size_,
+            extra=extra(optimizer, device) / size_,
             state=state_bytes(optimizer) / size_,
         )
     del optimizer, reference
@@ -92,17 +113,22 @@ def paired(workload: str, shapes: Shapes, name: str, make: Make, rounds: int, bu
     return result
 
 
-def floor(workload: str, shapes: Shapes, rounds: int, elements: int = 1 << 25) -> Result:
-    """What AdamW's traffic takes at the bandwidth of an in-place addition, which reads two and writes one."""
-    x, y = torch.ones(elements), torch.ones(elements)
-    reference = fused(made(shapes))
+def floor(workload: str, shapes: Shapes, rounds: int, device: str) -> Result:
+    """What AdamW's traffic takes at the memory's bandwidth."""
+    copy, moved = _streaming(device)
+    reference = fused(made(shapes, device))
     reference.step()
-    repeats = max(1, round(0.02 / max(1e-6, _seconds(reference, 3))))
+    repeats = _repeats(reference, device)
     rows: list[tuple[float, float]] = []
     for _ in range(rounds):
-        start = time.perf_counter()
-        x.add_(y, alpha=0.5)
-        ours = (time.perf_counter() - start) / (12 * elements) * BYTES * size(shapes)
-        rows.append((ours, _seconds(reference, repeats)))
+        ours = _seconds(copy, 1 if device == "cpu" else 20, device) / moved * BYTES * size(shapes)
+        rows.append((ours, _seconds(reference.step, repeats, device)))
     ratio, ms = statistics.median(a / b for a, b in rows), 1e3 * statistics.median(a for a, _ in rows)
     return Result(workload, "memory bandwidth floor", ratio, ms, first=0.0, extra=0.0, state=2.0)
+
+
+def _streaming(device: str) -> tuple[Callable[[], Any], int]:
+    """What moves memory at full speed, and how many bytes: an addition in place, or a copy on a GPU."""
+    elements = 1 << (25 if device == "cpu" else 28)
+    x, y = torch.ones(elements, device=device), torch.ones(elements, device=device)
+    return (lambda: x.copy_(y), 8 * elements) if device == "cuda" else (lambda: x.add_(y, alpha=0.5), 12 * elements)

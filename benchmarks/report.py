@@ -14,6 +14,8 @@ import torch
 from benchmarks.contestants import PACKAGES
 from benchmarks.measure import Result
 
+OURS = ("loop", "stacked", "compiled", "compiled, CUDA graph")  # drivers, at the end of a contestant's name
+
 
 def _processor() -> str:
     try:
@@ -30,9 +32,11 @@ def _version(package: str) -> str:
         return "absent"
 
 
-def heading() -> str:
+def heading(device: str) -> str:
     """Where and when, and with what."""
     machine = f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.system()}"
+    if device == "cuda":
+        machine = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, in a machine with {machine}"
     packages = ", ".join(f"{name} {_version(name)}" for name in ("gradchain", *PACKAGES))
     settings = [f"{key}={value}" for key, value in sorted(os.environ.items()) if key.startswith(("MALLOC_", "OMP_"))]
     today = datetime.datetime.now(tz=datetime.UTC).date()
@@ -57,10 +61,10 @@ def _details(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def markdown(results: Sequence[Result], skipped: Sequence[str]) -> str:
+def markdown(results: Sequence[Result], skipped: Sequence[str], device: str) -> str:
     parts = [
         "# What a step costs",
-        heading(),
+        heading(device),
         "Ratios to `torch.optim.AdamW(fused=True)` on the same tensors, measured in turns; medians.\n",
         _matrix(results),
         "\nPeak extra memory and state are shares of the parameters' bytes; the first step compiles.\n",
@@ -80,7 +84,7 @@ def chart(results: Sequence[Result], path: Path) -> None:
     axes = figure.subplots(len(workloads), 1, squeeze=False)[:, 0]
     for ax, workload in zip(axes, workloads, strict=True):
         rows = sorted((r for r in results if r.workload == workload), key=lambda r: -r.ratio)
-        own = ["C0" if r.name.rpartition(", ")[2] in ("loop", "stacked", "compiled") else "0.6" for r in rows]
+        own = ["C0" if r.name.partition(", ")[2] in OURS else "0.6" for r in rows]
         bars = ax.barh([r.name for r in rows], [r.ratio for r in rows], color=own)
         ax.bar_label(bars, fmt="%.2f", padding=2, fontsize=7)
         ax.axvline(1, color="k", linewidth=0.8)
@@ -90,7 +94,8 @@ def chart(results: Sequence[Result], path: Path) -> None:
     figure.savefig(path)
 
 
-def write(results: Sequence[Result], skipped: Sequence[str], folder: Path) -> None:
+def write(results: Sequence[Result], skipped: Sequence[str], folder: Path, device: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "step_times.md").write_text(markdown(results, skipped))
-    chart(results, folder / "step_times.svg")
+    name = "step_times" if device == "cpu" else f"step_times_{torch.cuda.get_device_name().lower().replace(' ', '_')}"
+    (folder / f"{name}.md").write_text(markdown(results, skipped, device))
+    chart(results, folder / f"{name}.svg")

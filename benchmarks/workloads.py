@@ -31,17 +31,18 @@ WORKLOADS: dict[str, Shapes] = {
     "2,000 x 100": [(100,)] * 2000,
     "4096 x 4096": [(4096, 4096)],
 }
+LARGE: dict[str, Shapes] = {"1e9 / 60 tensors": [(4096, 4096)] * 60}  # for a GPU
 QUICK: dict[str, Shapes] = {"matrix": [(256, 256)], "tiny": [(100,)] * 20}
 RELATIONAL: dict[str, Shapes] = {"relational, n = 1e6": [(1_000_000,)]}
 
 
-def made(shapes: Shapes) -> list[Tensor]:
+def made(shapes: Shapes, device: str) -> list[Tensor]:
     """Parameters with gradients. No gradient is 0: denormal moments would slow every step."""
-    random = torch.Generator().manual_seed(0)
+    random = torch.Generator(device).manual_seed(0)
     params: list[Tensor] = []
     for shape in shapes:
-        param = nn.Parameter(torch.randn(shape, generator=random) * 0.02)
-        param.grad = torch.randn(shape, generator=random) * 0.01
+        param = nn.Parameter(torch.randn(shape, generator=random, device=device) * 0.02)
+        param.grad = torch.randn(shape, generator=random, device=device) * 0.01
         params.append(param)
     return params
 
