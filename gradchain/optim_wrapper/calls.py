@@ -43,6 +43,29 @@ def refuse_sparse(optimizer: ChainOptimizer) -> None:
             )
 
 
+def refuse(optimizer: ChainOptimizer) -> None:
+    """Raise where the step cannot be taken as it is asked for."""
+    refuse_sparse(optimizer)
+    check_capture(optimizer)
+
+
+def check_capture(optimizer: ChainOptimizer) -> None:
+    """ChainError where a CUDA graph that is being captured would repeat this very step, and not go on from step to step."""
+    if torch.compiler.is_compiling() or not torch.cuda.is_initialized() or not torch.cuda.is_current_stream_capturing():
+        return
+    if any(not isinstance(group["lr"], Tensor) or not group["lr"].is_cuda for group in optimizer.param_groups):
+        raise ChainError(
+            "a CUDA graph of this step would keep its learning rate and count; found a learning rate on the host. "
+            'Make it a tensor on the GPU, as in lr=torch.tensor(1e-3, device="cuda"), and take a few steps before the capture.'
+        )
+    for link in optimizer.chain.links:
+        if link.window != (1, None) or link.refresh_schedule is not None:
+            raise ChainError(
+                f"{link.label!r} does not do the same in every step, which a CUDA graph would; found a step that is captured. "
+                "Leave the link out, or do not capture."
+            )
+
+
 def ascend(jobs: list[Job], closure: Callable[[], Any]) -> None:
     """Take the gradients where a link of the jobs sends the parameters, and bring these back, to the bit."""
     sent = [(job, link) for job in jobs for link in job.links if "perturbs" in link.transform.traits]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -44,7 +45,16 @@ class Whole:
         return work(*xs)
 
 
-WHOLE = Whole()
+class Wrapped(Whole):
+    """For a compiler that fuses index arithmetic, as Triton does: neighbors are read where they are, at wrapped indices."""
+
+    @override
+    def pad(self, x: Tensor, dim: int) -> Tensor:
+        size, times = x.shape[dim], [3 if d == dim % x.dim() else 1 for d in range(x.dim())]
+        return x.repeat(times).narrow(dim, size - 1, size + 2)
+
+
+WHOLE, WRAPPED = Whole(), Wrapped()
 
 
 class Sum(NamedTuple):

@@ -16,7 +16,7 @@ from typing_extensions import override
 from gradchain.chains.chain import Chain
 from gradchain.chains.partition import Partition, Recipe
 from gradchain.optim_wrapper.bound import BoundLinks, Links
-from gradchain.optim_wrapper.calls import ascend, check_options, collect, gated, means, needed, refuse_sparse, settle
+from gradchain.optim_wrapper.calls import ascend, check_options, collect, gated, means, needed, refuse, settle
 from gradchain.optim_wrapper.checkpoint import LoadReport, fresh_state, host_step, load
 from gradchain.optim_wrapper.collectives import nothing_but_zeros
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row
@@ -49,6 +49,9 @@ class ChainOptimizer(Optimizer):
     schedulers work.
 
     State is flat: ``optimizer.state[p]["moments/first"]``; it is float32, or float64 for float64 parameters.
+
+    A step can be captured in a CUDA graph where the learning rate is a tensor on the GPU: steps are then counted there too, and
+    a replay goes by the rate's value at that time. Other hyperparameters stay what they were, unless they are such tensors too.
     """
 
     def __init__(
@@ -103,7 +106,7 @@ class ChainOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         check_training(self)
-        refuse_sparse(self)
+        refuse(self)
         if self.unsettled:
             settle(self)
         for label in self._solves:
@@ -244,13 +247,14 @@ class ChainOptimizer(Optimizer):
                 for key in group["scheduled"]:
                     if key in schedules:
                         group[key] = schedules[key](group["scheduled_step"])
+        self._bound.renew()
 
     def values(self, g: int) -> tuple[Any, ...]:
         """The hyperparameters of the g-th group's links."""
         return self._bound.values(g)
 
     def links_at(self, g: int, i: int) -> Links:
-        """The links as they run for the i-th parameter of the g-th group."""
+        """The links of the i-th parameter of the g-th group, with their numbers where the group has them."""
         return self._bound.at(g, i)
 
     def _mask(self) -> None:
@@ -258,6 +262,7 @@ class ChainOptimizer(Optimizer):
 
     def jobs(self) -> list[Job]:
         """The parameters that have a gradient, each with its links and live state."""
+        self._bound.renew()
         return [Job(*row) for row in self.rows()]
 
     def rows(self, stateful: bool = False) -> list[Row]:
@@ -273,12 +278,12 @@ class ChainOptimizer(Optimizer):
     def row(self, g: int, i: int, place: int) -> Row:
         """The i-th parameter of the g-th group with what runs on it."""
         group = self.param_groups[g]
-        param, links = group["params"][i], self.links_at(g, i)
-        info = ParamInfo(name_in(group, g, i), param, group, place)
+        links = self._bound.at(g, i, (param := group["params"][i]).device)
+        info, lr = ParamInfo(name_in(group, g, i), param, group, place), scalar(group["lr"])
         used, label = self.binder.of(group).used, self.chain.label_of(group)
-        return Row(info, links, scalar(group["lr"]), self._state_of(param, links), used, label)
+        return Row(info, links, lr, self._state_of(param, links, lr.device), used, label)
 
-    def _state_of(self, param: Tensor, links: Links) -> dict[str, Tensor]:
+    def _state_of(self, param: Tensor, links: Links, counting: torch.device) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state.get(param, {})
         if "step" not in state:
             fresh = [fresh_state(link, param) for link in links]
@@ -286,6 +291,8 @@ class ChainOptimizer(Optimizer):
             state["step"] = host_step()
             for made in fresh:
                 state.update(made)
+        if state["step"].device != counting:
+            state["step"] = state["step"].to(counting)
         return state
 
 

@@ -22,7 +22,7 @@ def eight_bits(x: Tensor, block: int, layout: Layout) -> Tensor:
 
     Blocks run through the flattened tensor; a block of zeros stays.
     """
-    values = dynamic_map().to(x)
+    values = dynamic_map().to(x, non_blocking=True)
 
     def rounded(x: Tensor) -> Tensor:
         flat = torch.nn.functional.pad(x.reshape(-1), (0, -x.numel() % block)).reshape(-1, block)

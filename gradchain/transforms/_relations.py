@@ -55,11 +55,13 @@ def meetings(measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> list[Mee
     for i, matrix in enumerate(measured):
         if able[i]:
             kinds.setdefault((matrix.shape, matrix.dtype, matrix.device), []).append(i)
-    peers = tuple(
-        Peers(torch.stack([measured[i] for i in members]), measured[members[0]].new_tensor([infos[i].place for i in members]))
-        for members in kinds.values()
-    )
+    peers = tuple(_peers([measured[i] for i in members], [infos[i].place for i in members]) for members in kinds.values())
     return [Meeting(own, infos[i].place, peers if able[i] else ()) for i, own in enumerate(measured)]
+
+
+def _peers(matrices: list[Tensor], places: list[int]) -> Peers:
+    numbers = torch.tensor(places, dtype=matrices[0].dtype, device="cpu")
+    return Peers(torch.stack(matrices), numbers.to(matrices[0].device, non_blocking=True))
 
 
 def common_sides(own: Sequence[int], other: Sequence[int]) -> int:

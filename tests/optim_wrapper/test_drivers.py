@@ -5,7 +5,6 @@ import warnings
 import pytest
 import torch
 from table import PRESETS
-from torch import nn
 from training import param
 
 from gradchain import chain, presets
@@ -143,46 +142,3 @@ def test_rows_of_a_stack_are_the_parameters_state():
     _, optimizer = trained(presets.adamw(), "stacked", 2, [(3,), (3,)])
     first, second = (optimizer.state[p]["moments/first"] for p in optimizer.param_groups[0]["params"])
     assert first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
-
-
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-GPU_PRESETS = [presets.adamw(), presets.ladam(c2=0.1), presets.c_adamw()]
-
-
-def on_gpu(recipe, driver):
-    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 8)).cuda()
-    for p in model.parameters():
-        p.grad = torch.ones_like(p)
-    return model, recipe.optimizer(model.parameters(), driver=driver)
-
-
-@cuda
-@pytest.mark.parametrize("recipe", GPU_PRESETS, ids=["adamw", "ladam", "c_adamw"])
-@pytest.mark.parametrize("driver", ["loop", "stacked", "compiled"])
-def test_a_step_on_a_gpu_waits_for_nothing(recipe, driver):
-    _, optimizer = on_gpu(recipe, driver)
-    for _ in range(2):
-        optimizer.step()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        optimizer.step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-@cuda
-@pytest.mark.slow
-def test_a_step_on_a_gpu_can_be_captured():
-    model, optimizer = on_gpu(presets.adamw(lr=torch.tensor(1e-3, device="cuda")), "compiled")
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            optimizer.step()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        optimizer.step()
-    before = [p.detach().clone() for p in model.parameters()]
-    graph.replay()
-    torch.cuda.synchronize()
-    assert all((p != b).any() for p, b in zip(model.parameters(), before, strict=True))

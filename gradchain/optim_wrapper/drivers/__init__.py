@@ -2,7 +2,7 @@
 
 loop      one parameter at a time, eagerly
 stacked   small parameters of one shape as one, the others one at a time, eagerly
-compiled  the same stacks, and large parameters alone, each shape as one compiled graph
+compiled  the same stacks, and large parameters alone, each shape as one compiled graph; on a GPU some of a shape in one call
 auto      stacked, on every device
 
 Compiling pays in a long run, but it is left to be asked for: it takes seconds to minutes and a compiler.

@@ -7,21 +7,31 @@ import operator
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from gradchain.optim_wrapper.drivers.flow import due, within
+from gradchain.optim_wrapper.drivers.flow import plan_of
 from gradchain.optim_wrapper.drivers.graphs import Graph
 from gradchain.optim_wrapper.drivers.loop import Job
-from gradchain.optim_wrapper.drivers.program import Answer, Program, joined, split
+from gradchain.optim_wrapper.drivers.program import Answer, Program, joined, placed, split
 from gradchain.optim_wrapper.hyperparameters import BoundLink
+from gradchain.optim_wrapper.layouts import WRAPPED
+from gradchain.optim_wrapper.numbers import on_device
 from gradchain.optim_wrapper.shards import elements
 from gradchain.types import ParamInfo, SharedTransform
 
 P = TypeVar("P", bound=Program)
 Links = tuple[BoundLink, ...]
+
+
+KINDS: dict[Hashable, int] = {}
+
+
+def kind_of(form: Hashable) -> int:
+    """A number for what is long to compare."""
+    return KINDS.setdefault(form, len(KINDS))
 
 
 @dataclass
@@ -32,20 +42,34 @@ class Step:
     compile: bool
     failures: list[Exception]  # of the compiler, of all steps; the first is told
     asked: dict[Hashable, Any]  # by program: the questions along it, where a parameter runs in tiles
-    counts: dict[float, Tensor] = field(default_factory=lambda: {})  # step counts as tensors
-    numbers: dict[tuple[int, ...], tuple[Any, Sequence[Tensor]]] = field(default_factory=lambda: {})
+    counts: dict[Any, Tensor] = field(default_factory=lambda: {})  # step counts as tensors
+    numbers: dict[Any, tuple[Any, Sequence[Tensor]]] = field(default_factory=lambda: {})
 
     def count(self, value: float) -> Tensor:
         if value not in self.counts:
             self.counts[value] = torch.tensor(value, dtype=torch.float64, device="cpu")
         return self.counts[value]
 
+    def coming(self, home: Home) -> Tensor:
+        """The number of this step, where it is counted; homes that have taken equally many on the host have on the GPU."""
+        if not home.steps.is_cuda:
+            return self.count(home.count + 1)
+        key = (home.count, home.steps.device)
+        if key not in self.counts:
+            self.counts[key] = home.steps[0].to(torch.float64) + 1
+        return self.counts[key]
+
     def on_host(self, graph: Graph, given: Sequence[Tensor]) -> Sequence[Tensor]:
-        """What the host makes of the numbers among the inputs, once for all graphs that make the same of the same."""
-        numbers = [given[i] for i in graph.numbers]
-        key = (id(graph.host), *map(id, numbers))
+        """What is made of the numbers among the inputs, once for all graphs that make the same of the same.
+
+        It is made on the host, unless some of them are on the GPU.
+        """
+        numbers, device = [given[i] for i in graph.numbers], given[0].device
+        key = (id(graph.host), device, *map(id, numbers))
         if key not in self.numbers:
-            self.numbers[key] = (numbers, graph.host(*numbers))  # with the numbers, whose ids must not be used again
+            own = on_device(numbers, device) if any(number.is_cuda for number in numbers) else numbers
+            made = on_device(graph.host(*own), device)
+            self.numbers[key] = (numbers, made)  # with the numbers, whose ids must not be used again
         return self.numbers[key][1]
 
 
@@ -53,6 +77,7 @@ class Step:
 class Home:
     """Where the parameters of a batch live: what stays from step to step."""
 
+    gathers: ClassVar[bool] = True  # several parameters stand in one stack
     infos: Sequence[ParamInfo]
     groups: Sequence[int]  # theirs
     at: tuple[int, int]  # group and position of the first of them
@@ -68,14 +93,15 @@ class Home:
     def __post_init__(self) -> None:
         self.raw = [info.param.detach() for info in self.infos]
         self.places = [info.place for info in self.infos]
-        self.stacked = len(self.raw) > 1
+        self.stacked = self.gathers and len(self.raw) > 1
         one = operator.itemgetter(*self.places)
-        self.pick: Callable[[Sequence[Any]], tuple[Any, ...]] = one if self.stacked else lambda all_: (one(all_),)
+        self.pick: Callable[[Sequence[Any]], tuple[Any, ...]] = one if len(self.raw) > 1 else lambda all_: (one(all_),)
         self.links: Links = ()
+        self.eager: Links = ()  # for what is not traced
         self.fixed: Hashable = None
         self.numbers: list[Tensor] = []
         self.shared: list[int] = []  # positions of shared links
-        self.timed = False
+        self.timed, self.always = False, dict[str, tuple[bool, bool]]()
         self.buffers: tuple[Tensor, list[Tensor], Tensor] | None = None
         if self.stacked:
             shape = (len(self.raw), *self.raw[0].shape)
@@ -84,35 +110,32 @@ class Home:
         params, *_ = self.tensors(None)
         tensors = [params, *self.state.values()]
         forms = tuple((x.shape, x.stride(), x.dtype, x.device) for x in tensors)
-        self.form = (self.used, self.stacked, tuple(self.state), tuple(self.since), forms, self.raw[0].dtype)
+        self.form = kind_of((self.used, self.stacked, tuple(self.state), tuple(self.since), forms, self.raw[0].dtype))
 
     def bind(self, links: Links) -> None:
         """Take the links as they are now."""
         if links is not self.links:
             self.links = links
-            self.fixed, self.numbers = split(links)
+            fixed, self.numbers = split(links)
+            self.fixed = kind_of(fixed)
             self.shared = [i for i, link in enumerate(links) if isinstance(link.transform, SharedTransform)]
+            self.eager = placed(links, self.raw[0].device) if self.shared else links
             kinds = [link.transform for link in links]
+            self.always = {link.label: (True, False) for link in links}
             self.timed = any(kind.window != (1, None) or kind.refresh_schedule is not None for kind in kinds)
 
     def plan(self) -> Mapping[str, tuple[bool, bool]]:
         """By link: at work in this step, refreshed in it."""
-        plan = {link.label: (True, False) for link in self.links}
-        for link in self.links if self.timed else ():
-            step = self.count + 1 - self.since.get(f"{link.label}/since", 0.0)
-            schedule = link.transform.refresh_schedule
-            active = bool(within(link.transform.window, step))
-            plan[link.label] = (active, active and schedule is not None and bool(due(schedule, step)))
-        return plan
+        if not self.timed:
+            return self.always
+        return plan_of(self.links, lambda: self.count + 1, self.since)
 
     def tensors(self, grads: Sequence[Tensor] | None) -> list[Tensor]:
         """Parameter, gradient and states as a program takes them."""
         state = list(self.state.values())
         if self.buffers is None:
             param = self.raw[0]
-            grad = param if grads is None else grads[0]
-            if grad.stride() != param.stride():
-                grad = torch.empty_like(param, dtype=grad.dtype).copy_(grad)
+            grad = param if grads is None else self.aligned(grads[0], param)
             return [elements(param), elements(grad), *state]
         param, _, grad = self.buffers
         if grads is not None:
@@ -120,6 +143,10 @@ class Home:
             torch.stack(list(grads), out=grad)
         shape = (len(self.raw), *(self.raw[0].shape or (1,)))
         return [param.view(shape), grad.view(shape), *state]
+
+    def aligned(self, grad: Tensor, param: Tensor) -> Tensor:
+        """The gradient, with the parameter's strides."""
+        return grad if grad.stride() == param.stride() else torch.empty_like(param, dtype=grad.dtype).copy_(grad)
 
 
 def leaves(answers: Mapping[int, Answer]) -> list[Tensor]:
@@ -135,11 +162,11 @@ class Batch:
     """A home in one step."""
 
     def __init__(self, home: Home, grads: Sequence[Tensor], lr: Tensor, step: Step) -> None:
-        self.home, self.links, self.label, self.step, self.lr = home, home.links, home.label, step, lr
+        self.home, self.links, self.label, self.step, self.lr = home, home.eager, home.label, step, lr
         self.plan = home.plan()
         self.grads = grads
         sinces = [step.count(value) for value in home.since.values()]
-        self.numbers = [step.count(home.count + 1), lr, *sinces, *home.numbers]
+        self.numbers = [step.coming(home), lr, *sinces, *home.numbers]
         self.told: dict[int, dict[int, Any]] = {}  # what shared links have said, by position and place
         self.jobs: list[Job] | None = None  # where the parameters run one by one after all
 
@@ -153,10 +180,10 @@ class Batch:
         if not (refreshed or transform.every_step or transform.refresh_schedule is None):
             return ()
         try:
-            (measured,) = self.run(position)
+            measured = self.run(position)
         except Untraceable:
             return [(job.info, job.measure(link)) for job in self.one_by_one(position)]
-        rows = measured.clone().unbind() if self.home.stacked else (measured,)  # it may lie in memory that all stacks share
+        rows = measured[0].clone().unbind() if self.home.stacked else measured  # it may lie in memory that all stacks share
         return list(zip(self.home.infos, rows, strict=True))
 
     def meet(self, position: int, answers: dict[int, Any]) -> None:
@@ -197,6 +224,8 @@ class Batch:
     def program(self, kind: Callable[..., P], until: int | None, answers: dict[int, Answer], **more: Any) -> P:
         home = self.home
         keys, since = tuple(home.state), tuple(home.since)
+        if self.step.compile and home.raw[0].is_cuda:
+            more = {"layout": WRAPPED, **more}
         return kind(home.links, home.used, keys, since, home.raw[0].dtype, self.plan, home.stacked, answers, until, **more)
 
     def graph(self, key: Hashable, program: Callable[[], Program], given: list[Tensor]) -> Graph:
@@ -212,13 +241,15 @@ class Batch:
         """What the shared links before ``until`` have said; Untraceable where it has no common form."""
         told = {position: list(said.values()) for position, said in self.told.items() if until is None or position < until}
         try:
-            return {position: joined(said, self.home.stacked) for position, said in told.items()}
+            return {position: joined(said) for position, said in told.items()}
         except ValueError as error:
             raise Untraceable from error
 
     def traced(self, program: Program, given: list[Tensor]) -> Graph | None:
         try:
-            graph = Graph(program, given, self.step.compile)
+            own = {id(number) for number in self.numbers}
+            numbers = [i for i, x in enumerate(given) if x.dim() == 0 and (x.device.type == "cpu" or id(x) in own)]
+            graph = Graph(program, given, numbers, self.step.compile)
         except Exception as error:  # whatever tracing may raise
             warnings.warn(
                 f"parameters of shape {tuple(self.home.raw[0].shape)} run one by one: their chain cannot be traced "
@@ -239,7 +270,8 @@ class Batch:
         home = self.home
         if self.jobs is None:
             rows = zip(home.infos, home.states, strict=True)
-            self.jobs = [Job(info, self.links, self.lr, state, home.used, self.label) for info, state in rows]
+            links = placed(home.links, home.raw[0].device)
+            self.jobs = [Job(info, links, self.lr, state, home.used, self.label) for info, state in rows]
         for job in self.jobs:
             for position in (*(i for i in home.shared if job.at < i < stop), stop):
                 job.advance(position, self.told.get(job.at, {}))

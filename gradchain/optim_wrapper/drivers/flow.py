@@ -85,6 +85,18 @@ class Flow:
         return self.carry.param - self.outcome()
 
 
+def plan_of(links: Sequence[BoundLink], count: Callable[[], float], since: Mapping[str, float]) -> dict[str, tuple[bool, bool]]:
+    """By link: at work in the step of this number, refreshed in it. The number is asked for where it matters."""
+    plan = {link.label: (True, False) for link in links}
+    for link in links:
+        schedule, window = link.transform.refresh_schedule, link.transform.window
+        if schedule is not None or window != (1, None):
+            step = count() - since.get(f"{link.label}/since", 0.0)
+            active = bool(within(window, step))
+            plan[link.label] = (active, active and schedule is not None and bool(due(schedule, step)))
+    return plan
+
+
 def compute_dtype(tensor: Tensor) -> torch.dtype:
     """float32, or float64 for float64 parameters."""
     return torch.float64 if tensor.dtype in (torch.float64, torch.complex128) else torch.float32

@@ -1,4 +1,4 @@
-"""Programs as graphs: what depends on numbers alone is worked out on the host, the rest can be compiled.
+"""Programs as graphs: what depends on numbers alone is worked out beforehand, where the numbers are, the rest can be compiled.
 
 A bias correction written inside a compiled chain would be worked out for every element; here it enters the graph as a
 number. The compiler is called below dynamo: the plan of the driver takes the place of guards.
@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -22,58 +23,87 @@ NUMBERS_FIRST_SEEN: dict[str, Function] = {}  # host parts by their code: progra
 # Large parameters: no value is stored between a reduction and what uses it, but worked out again from what was read anyway.
 RECOMPUTE = {"realize_opcount_threshold": 1 << 30, "realize_reads_threshold": 1 << 30, "realize_acc_reads_threshold": 1 << 30}
 
+# On a GPU: what the parameters of a bundle have in common are numbers, for which no kernels are fused; the plan checks sizes.
+# One launch runs the kernels of several, of which each is as fast as alone.
+ON_GPU = {
+    "score_fusion_memory_threshold": 1 << 10,
+    "size_asserts": False,
+    "combo_kernels": True,
+    "combo_kernel_peak_memory_pct_threshold": None,
+}
+
 
 class Graph:
     """A program, traced. It runs on the inputs at ``places`` and on what ``host`` makes of those at ``numbers``."""
 
-    def __init__(self, program: Program, tensors: Sequence[Tensor], compile: bool) -> None:
-        """tensors: as in a call of the program."""
-        self.numbers = [i for i, x in enumerate(tensors) if x.dim() == 0 and x.device.type == "cpu"]
+    def __init__(self, program: Program, tensors: Sequence[Tensor], numbers: Sequence[int], compile: bool) -> None:
+        """tensors: as in a call of the program; numbers: positions of the numbers among them."""
+        self.numbers, device = numbers, tensors[0].device
+        if device.type == "cuda":
+            tensors = [x.to(device, non_blocking=True) if i in numbers else x for i, x in enumerate(tensors)]
         table = decompositions() if compile else None
         traced = make_fx(program, decomposition_table=table, tracing_mode="fake")(*tensors)
-        host, self.body, self.places = _parted(traced, self.numbers, compile)
+        host, self.body, self.places = _parted(traced, numbers, device, compile)
         self.host = NUMBERS_FIRST_SEEN.setdefault(host.code, host.forward)
         self.run: Function = self.body.forward
         self.failure: Exception | None = None  # the compiler's
         if compile:
-            self.run, self.failure = compiled(self.body, recompute=not program.stacked)
+            forms = (ON_GPU, {}) if tensors[0].is_cuda else ({}, RECOMPUTE) if program.stacked else (RECOMPUTE, {})
+            self.run, self.failure = compiled(self.body, forms)
 
 
-def _parted(traced: fx.GraphModule, numbers: Sequence[int], compile: bool) -> tuple[fx.GraphModule, fx.GraphModule, list[int]]:
+def _parted(
+    traced: fx.GraphModule, numbers: Sequence[int], device: torch.device, compile: bool
+) -> tuple[fx.GraphModule, fx.GraphModule, list[int]]:
     """The host's part and the rest, with the positions of the inputs that the rest takes ahead of the host's results."""
     inputs = [node for node in traced.graph.nodes if node.op == "placeholder"]
     on_host = _of_numbers(traced.graph, [inputs[i] for i in numbers])
-    if compile:
+    if compile and device.type == "cpu":
         on_host |= prepared(traced.graph, on_host)
     nodes = list(traced.graph.nodes)
     crossing = [node for node in nodes if node in on_host and not on_host.issuperset(node.users)]
     host, rest = fx.Graph(), fx.Graph()
+    made: dict[Any, fx.Node] = {}  # once, though each parameter of a bundle asks for it
     in_host: dict[fx.Node, fx.Node] = {}
     in_rest: dict[fx.Node, fx.Node] = {}
     for i in numbers:
         in_host[inputs[i]] = host.placeholder(f"number{i}")
     for node in nodes:
         if node in on_host and node.op != "placeholder":
-            in_host[node] = host.node_copy(node, in_host.__getitem__)
-    host.output(tuple(in_host[node] for node in crossing))
+            key = (node.target, str(fx.map_arg((node.args, node.kwargs), in_host.__getitem__)))
+            if key not in made:
+                made[key] = _beside(host, node, in_host)
+            in_host[node] = made[key]
+    out = list(dict.fromkeys(in_host[node] for node in crossing))
+    host.output(tuple(out))
     kept = [i for i, node in enumerate(inputs) if node not in on_host]
     for i in kept:
         in_rest[inputs[i]] = rest.node_copy(inputs[i])
-    for i, node in enumerate(crossing):
-        in_rest[node] = rest.placeholder(f"number{i}")
-        in_rest[node].meta["val"] = node.meta["val"]
+    entering = [rest.placeholder(f"number{i}") for i in range(len(out))]
+    for node in crossing:
+        in_rest[node] = entering[out.index(in_host[node])]
+        with node.meta["val"].fake_mode:  # some are made of nothing, on the host; all enter on the device
+            in_rest[node].meta["val"] = torch.empty((), dtype=node.meta["val"].dtype, device=device)
     for node in nodes:
         if node not in on_host and node.op != "placeholder":
             in_rest[node] = rest.node_copy(node, in_rest.__getitem__)
     return fx.GraphModule(traced, host), fx.GraphModule(traced, rest), kept
 
 
+def _beside(host: fx.Graph, node: fx.Node, known: dict[fx.Node, fx.Node]) -> fx.Node:
+    """A copy of the node that works where its inputs are."""
+    copy = host.node_copy(node, known.__getitem__)
+    if node.all_input_nodes:
+        copy.kwargs = {name: x for name, x in copy.kwargs.items() if name != "device"}
+    return copy
+
+
 def _of_numbers(graph: fx.Graph, numbers: list[fx.Node]) -> set[fx.Node]:
-    """The nodes that depend on these numbers alone, and are numbers on the host."""
+    """The nodes that depend on these numbers alone, and are numbers."""
     found = set(numbers)
     for node in graph.nodes:
         value = node.meta.get("val")
-        number = isinstance(value, Tensor) and value.dim() == 0 and value.device.type == "cpu"
+        number = isinstance(value, Tensor) and value.dim() == 0 and (node.all_input_nodes or value.device.type == "cpu")
         if node.op == "call_function" and number and found.issuperset(node.all_input_nodes) and not _writes(node):
             found.add(node)
     return found
@@ -84,10 +114,10 @@ def _writes(node: fx.Node) -> bool:
     return schema is None or schema.is_mutable
 
 
-def compiled(body: fx.GraphModule, recompute: bool) -> tuple[Function, Exception | None]:
+def compiled(body: fx.GraphModule, forms: Sequence[dict[str, Any]]) -> tuple[Function, Exception | None]:
     """The graph through inductor; or as it is, with what the compiler raised, where no form of it compiles."""
     failures: list[Exception] = []
-    for options in (RECOMPUTE, {}) if recompute else ({}, RECOMPUTE):
+    for options in forms:
         try:
             return _through_inductor(body, options), None
         except Exception as error:  # whatever a compiler may raise
@@ -105,6 +135,6 @@ def _through_inductor(body: fx.GraphModule, options: dict[str, Any]) -> Function
         from torch._inductor import config
         from torch._inductor.compile_fx import compile_fx_inner
 
-        with config.patch(options):
+        with config.patch({name: value for name, value in options.items() if hasattr(config, name)}):
             call = compile_fx_inner(copy, examples)
     return lambda *tensors: call(list(tensors))

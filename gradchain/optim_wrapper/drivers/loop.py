@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
 from gradchain.optim_wrapper.collectives import answer
-from gradchain.optim_wrapper.drivers.flow import Flow, compute_dtype, start
+from gradchain.optim_wrapper.drivers.flow import Flow, compute_dtype, plan_of, start
 from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.layouts import WHOLE, Asker, Unanswered
 from gradchain.optim_wrapper.shards import aligned, cut_like, elements, layout_of, local, view_of
@@ -51,7 +52,13 @@ class Job(Flow):
         self.view = view_of(param)  # what links see of a DTensor
         dtype = compute_dtype(param)
         value, grad = (elements(self.view(x)).to(dtype) for x in (param.detach(), aligned(param.grad.detach(), param)))
-        super().__init__(links, lr, state, used, state["step"] + 1, start(value, grad, used), param.dtype)
+        step, plan = state["step"] + 1, None
+        if value.is_cuda:  # links find all numbers there; what is decided on the host is decided before
+            if not torch.compiler.is_compiling():
+                since = {key: float(one) for key, one in state.items() if key.endswith("/since")}
+                plan = plan_of(links, step.item, since)
+            step, lr = (number.to(value.device, non_blocking=True) for number in (step, lr))
+        super().__init__(links, lr, state, used, step, start(value, grad, used), param.dtype, plan)
         self.info = info
         self.label = label
         self.at = 0  # the link whose turn it is
@@ -106,7 +113,7 @@ class Job(Flow):
                 local(self.state[name]).copy_(self.part(value, self.state[name]))
         param = self.info.param.detach()
         elements(local(param)).copy_(self.part(self.result(), param))
-        self.state["step"].copy_(self.step)
+        self.state["step"].add_(1)
         del self.carry  # it holds tensors as large as the parameter
         self.fresh.clear()
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gradchain.optim_wrapper.drivers.batch import Batch, Home, Step
+from gradchain.optim_wrapper.drivers.bundles import BUNDLE, Bundled, BundledHome
 from gradchain.optim_wrapper.drivers.flow import compute_dtype
 from gradchain.optim_wrapper.drivers.graphs import Graph
 from gradchain.optim_wrapper.drivers.loop import Job, Row, loop
@@ -79,16 +80,16 @@ class Plan:
         for row in rows:
             kinds.setdefault(self._kind(optimizer, row) if _ordinary(row) else None, []).append(row)
         self.odd = kinds.pop(None, [])  # run one by one
-        batches = [batch for kind in kinds.values() for batch in _batches(kind)]
+        batches = [batch for kind in kinds.values() for batch in _batches(kind, compile)]
         if not compile:
-            self.odd += [batch[0] for batch in batches if len(batch) == 1 and not rows_of_tile(batch[0].info.param)]
-            batches = [batch for batch in batches if len(batch) > 1 or rows_of_tile(batch[0].info.param)]
+            alone = [batch[0] for batch in batches if len(batch) == 1]
+            self.odd += [row for row in alone if not _traced(row.info.param)]
+            batches = [batch for batch in batches if len(batch) > 1 or _traced(batch[0].info.param)]
         self.stacks: dict[tuple[int, ...], Tensor] = {}
-        self.steps = torch.zeros(sum(map(len, batches)), dtype=torch.float32, device="cpu")
         self.scratch = _scratch(batches)
         self.homes: list[Home] = []
-        for batch, steps in zip(batches, self.steps.split(list(map(len, batches))), strict=True):
-            self._house(batch, steps, stacks)
+        for batch in batches:
+            self._house(batch, stacks)
         self._note(optimizer)
 
     def _note(self, optimizer: ChainOptimizer) -> None:
@@ -98,7 +99,7 @@ class Plan:
         self.states = list(optimizer.state.values())
         self.tensors = list(chain.from_iterable(map(dict[str, Tensor].values, self.states)))
         self.stateless = [i for i, param in enumerate(self.params) if param not in optimizer.state]
-        self.version = self.steps._version
+        self.version = self._counted()
 
     def fits(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> bool:
         """Whether the plan still holds."""
@@ -108,10 +109,14 @@ class Plan:
             and _same(states, self.states)
             and _same(chain.from_iterable(map(dict[str, Tensor].values, states)), self.tensors)
             and list(map(Tensor.data_ptr, params)) == self.addresses
-            and self.steps._version == self.version
+            and self._counted() == self.version
             and all(grads[i] is None for i in self.stateless)
             and all(self._merged(optimizer, home) for home in self.homes)
         )
+
+    def _counted(self) -> int:
+        """How often step counts have been written."""
+        return sum(home.steps._version for home in self.homes)
 
     def _merged(self, optimizer: ChainOptimizer, home: Home) -> bool:
         """Whether the groups that run together still have the same values."""
@@ -130,9 +135,9 @@ class Plan:
         fixed, _ = split(row.links)
         return (row.label, fixed, values if group is None else group, tuple(numbers), tuple(state), form)
 
-    def _house(self, batch: list[Row], steps: Tensor, stacks: dict[tuple[int, ...], Tensor]) -> None:
+    def _house(self, batch: list[Row], stacks: dict[tuple[int, ...], Tensor]) -> None:
         """Give a batch its home: the rows of a stack become the parameters' state."""
-        first, stacked = batch[0], len(batch) > 1
+        first, stacked = batch[0], len(batch) > 1 and _small(batch[0].info.param)
         state: dict[str, Tensor] = {}
         for key in [key for key in first.state if not _counts(key)]:
             tensors = [row.state[key] for row in batch]
@@ -145,10 +150,12 @@ class Plan:
                 for row, tensor in zip(batch, known.unbind(), strict=True):
                     row.state[key] = tensor
             self.stacks[tuple(id(row.state[key]) for row in batch)] = state[key] = known
-        steps += (count := float(first.state["step"]))
+        count = float(first.state["step"])
+        steps = torch.full((len(batch),), count, dtype=torch.float32, device=first.state["step"].device)
         for row, step in zip(batch, steps.unbind(), strict=True):
             row.state["step"] = step
         kind = TiledHome if not stacked and rows_of_tile(first.info.param) else Home
+        kind = BundledHome if len(batch) > 1 and not stacked else kind
         home = kind(
             infos=[row.info for row in batch],
             groups=sorted({self.at[row.info.place][0] for row in batch}),
@@ -177,13 +184,13 @@ class Plan:
                 places += home.places
                 continue
             home.bind(optimizer.links_at(*home.at))
-            kind = Tiled if isinstance(home, TiledHome) else Batch
+            kind = Tiled if isinstance(home, TiledHome) else Bundled if isinstance(home, BundledHome) else Batch
             batches.append(kind(home, home.pick(grads), rates[home.at[0]], step))
         jobs = [Job(*optimizer.row(*self.at[place], place)) for place in sorted(places) if grads[place] is not None]
         try:
             loop(jobs, batches)
         finally:
-            self.version = -1 if parted else self.steps._version
+            self.version = -1 if parted else self._counted()
 
 
 def _counts(key: str) -> bool:
@@ -210,11 +217,22 @@ def _ordinary(row: Row) -> bool:
     return torch.empty_like(param, device="meta").stride() == param.stride()
 
 
-def _batches(kind: list[Row]) -> list[list[Row]]:
-    """Stacks of small parameters, the others alone."""
+def _small(param: Tensor) -> bool:
+    """Whether a parameter is one for a stack."""
+    return param.numel() <= SMALL and param.is_contiguous()
+
+
+def _batches(kind: list[Row], compile: bool) -> list[list[Row]]:
+    """Stacks of small parameters; the others alone, or some in a call where calls are what takes time."""
     param = kind[0].info.param
-    size = max(1, STACK // param.numel()) if param.numel() <= SMALL and param.is_contiguous() else 1
+    most = max(1, STACK // param.numel()) if _small(param) else BUNDLE if compile and param.is_cuda else 1
+    size = most if _small(param) else -(-len(kind) // -(-len(kind) // most))  # bundles of one size have one graph
     return [kind[i : i + size] for i in range(0, len(kind), size)]
+
+
+def _traced(param: Tensor) -> bool:
+    """Whether a parameter that runs alone, uncompiled, had better be a graph: in tiles, or with numbers made on the host."""
+    return param.is_cuda or rows_of_tile(param) > 0
 
 
 def _scratch_of(row: Row) -> Hashable:
@@ -225,7 +243,7 @@ def _scratch(batches: list[list[Row]]) -> dict[Hashable, list[Tensor]]:
     """Memory to put the parameters of a stack and their gradients into, one stack after the other."""
     sizes: dict[Any, int] = {}
     for batch in batches:
-        if len(batch) > 1:
+        if len(batch) > 1 and _small(batch[0].info.param):
             kind = _scratch_of(batch[0])
             sizes[kind] = max(sizes.get(kind, 0), len(batch) * batch[0].info.param.numel())
     return {kind: [torch.empty(size, dtype=kind[0], device=kind[1]) for _ in "pg"] for kind, size in sizes.items()}

@@ -18,6 +18,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from gradchain.optim_wrapper.drivers.flow import Flow, compute_dtype, start
 from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.layouts import WHOLE
+from gradchain.optim_wrapper.numbers import on_device
 from gradchain.types import Layout, Transform
 
 V = TypeVar("V")
@@ -59,6 +60,11 @@ def filled(value: V, numbers: Iterator[Tensor]) -> V:
     return value
 
 
+def placed(links: tuple[BoundLink, ...], device: torch.device) -> tuple[BoundLink, ...]:
+    """The links with their numbers on a parameter's device."""
+    return filled(links, iter(on_device(split(links)[1], device))) if device.type == "cuda" else links
+
+
 class Answer(NamedTuple):
     """What a shared link says to all parameters of a batch: the tensors in it, and how they sit."""
 
@@ -75,7 +81,7 @@ class Answer(NamedTuple):
         return tree_unflatten([next(leaves) if other is Tensor else other for other in self.plain], self.spec)
 
 
-def joined(answers: Sequence[Any], stacked: bool) -> Answer:
+def joined(answers: Sequence[Any]) -> Answer:
     """One answer for all parameters of a batch; ValueError where they have no common form."""
     flat = [tree_flatten(answer) for answer in answers]
     spec = flat[0][1]
@@ -92,7 +98,7 @@ def joined(answers: Sequence[Any], stacked: bool) -> Answer:
             continue
         same = all(one is column[0] for one in column)
         leaves.append(column[0] if same else torch.stack(column))
-        rows.append(stacked and not same)
+        rows.append(not same)
         plain.append(Tensor)
     return Answer(leaves, spec, tuple(rows), tuple(plain))
 
