@@ -58,7 +58,7 @@ class Job(Flow):
                 since = {key: float(one) for key, one in state.items() if key.endswith("/since")}
                 plan = plan_of(links, step.item, since)
             step, lr = (number.to(value.device, non_blocking=True) for number in (step, lr))
-        super().__init__(links, lr, state, used, step, start(value, grad, used), param.dtype, plan)
+        super().__init__(links, lr, state, used, step, start(value, grad, used), param.dtype, plan, WHOLE)
         self.info = info
         self.label = label
         self.at = 0  # the link whose turn it is
