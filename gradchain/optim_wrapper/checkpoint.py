@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -59,6 +60,17 @@ def fresh_state(link: BoundLink, param: Tensor) -> dict[str, Tensor]:
 def host_step(value: float | Tensor = 0.0) -> Tensor:
     """The step count as it is stored: 0-d, float32, on the host, whatever the defaults are."""
     return torch.zeros((), dtype=torch.float32, device="cpu") + torch.as_tensor(value, dtype=torch.float32, device="cpu")
+
+
+def apart(state: Mapping[Tensor, dict[str, Any]]) -> dict[Tensor, dict[str, Any]]:
+    """The states, each tensor with memory of its own: ``pickle`` writes a whole stack for every row of it."""
+    return defaultdict(dict, {param: {key: _own(value) for key, value in own.items()} for param, own in state.items()})
+
+
+def _own(value: Any) -> Any:
+    if type(value) is not Tensor or value.untyped_storage().nbytes() <= value.numel() * value.element_size():
+        return value
+    return value.clone()
 
 
 def _numbered(optimizer: ChainOptimizer, saved: Mapping[str, Any]) -> Iterator[tuple[int, Tensor, Sequence[BoundLink], Any]]:

@@ -17,17 +17,10 @@ from gradchain.chains.chain import Chain
 from gradchain.chains.partition import Partition, Recipe
 from gradchain.optim_wrapper.bound import BoundLinks, Links
 from gradchain.optim_wrapper.calls import ascend, check_options, collect, gated, means, needed, refuse, settle
-from gradchain.optim_wrapper.checkpoint import LoadReport, fresh_state, host_step, load
+from gradchain.optim_wrapper.checkpoint import LoadReport, apart, fresh_state, host_step, load
 from gradchain.optim_wrapper.collectives import nothing_but_zeros
-from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row
-from gradchain.optim_wrapper.hyperparameters import (
-    Binder,
-    check,
-    common_defaults,
-    name_in,
-    scalar,
-    with_rate,
-)
+from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row, check_flatten, refuse_flat_shards
+from gradchain.optim_wrapper.hyperparameters import Binder, check, common_defaults, name_in, scalar, with_rate
 from gradchain.optim_wrapper.modes import averages, check_training, set_mode
 from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, numbered, unpair
 from gradchain.optim_wrapper.report import Report, report
@@ -44,14 +37,13 @@ class ChainOptimizer(Optimizer):
     ``"loop"``, ``"stacked"`` or ``"compiled"``, see ``optim_wrapper.drivers``. every_k: calls of ``step`` that make one step,
     with the mean of their gradients. finite_gate: leave parameters and state alone in a step in which any gradient is not
     finite, without reading it; without the gate, NaN in a gradient stays in that parameter and its state, unless a link looks
-    at several parameters at once (a SharedTransform). hyperparameters: override the chain's for all groups. Raises ChainError
-    for an unknown or unfit hyperparameter. A chain without a learning rate gets ``LearningRate(lr=1.0)`` at its end, so that
-    schedulers work.
+    at several parameters at once (a SharedTransform). flatten: make small parameters of one shape views of one buffer, see
+    ``drivers.flat``. hyperparameters: override the chain's for all groups. Raises ChainError for an unknown or unfit
+    hyperparameter. A chain without a learning rate gets ``LearningRate(lr=1.0)`` at its end.
 
     State is flat: ``optimizer.state[p]["moments/first"]``; it is float32, or float64 for float64 parameters.
-
-    A step can be captured in a CUDA graph where the learning rate is a tensor on the GPU: steps are then counted there too, and
-    a replay goes by the rate's value at that time. Other hyperparameters stay what they were, unless they are such tensors too.
+    A step can be captured in a CUDA graph where the learning rate is a tensor on the GPU: steps are then counted there too,
+    and a replay goes by the rate's value at that time; other hyperparameters stay what they were, unless they are such tensors.
     """
 
     def __init__(
@@ -62,6 +54,7 @@ class ChainOptimizer(Optimizer):
         driver: str = "auto",
         every_k: int = 1,
         finite_gate: bool = False,
+        flatten: bool = False,
         **hyperparameters: Any,
     ) -> None:
         if not isinstance(chain, Chain | Partition):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -71,8 +64,9 @@ class ChainOptimizer(Optimizer):
         chain = chain.map(with_rate)
         self.chain = chain.override(hyperparameters) if hyperparameters else chain
         check_options(every_k, finite_gate, chain.links)
+        check_flatten(flatten, driver)
         check_solver(chain.links, every_k)
-        self.driver, self.every_k, self.finite_gate = driver, every_k, finite_gate
+        self.driver, self.every_k, self.finite_gate, self.flatten = driver, every_k, finite_gate, flatten
         self._prepare()
         super().__init__(as_groups(params), common_defaults(self.chain))
 
@@ -173,11 +167,11 @@ class ChainOptimizer(Optimizer):
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {"driver": self.driver, "every_k": self.every_k, "finite_gate": self.finite_gate}
+        return {key: getattr(self, key) for key in ("driver", "every_k", "finite_gate", "flatten")}
 
     def __getstate__(self) -> dict[str, Any]:
         settle(self)
-        return {**super().__getstate__(), "chain": self.chain, **self._options}
+        return {**super().__getstate__(), "state": apart(self.state), "chain": self.chain, **self._options}
 
     @override
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -211,6 +205,7 @@ class ChainOptimizer(Optimizer):
         for empty in [other for other in (*earlier, group) if not other["params"]]:  # goes with either
             if with_names or any("param_names" in other for other in earlier):
                 empty.setdefault("param_names", [])
+        refuse_flat_shards(self.flatten, group["params"])
         super().add_param_group(group)
         if names:
             group["param_names"] = names
@@ -227,7 +222,7 @@ class ChainOptimizer(Optimizer):
             self.train, self.eval = partial(set_mode, self, True), partial(set_mode, self, False)
         self._guess = any("names" in link.traits for link in self.chain.links)
         self.binder = Binder(self.chain)
-        self._drive = DRIVERS[self.driver]()
+        self._drive = DRIVERS[self.driver](self.flatten)
 
     def _only_prepares(self) -> bool:
         """Whether this step can do nothing but make the state, as torch.distributed.checkpoint asks for: it counts as none.

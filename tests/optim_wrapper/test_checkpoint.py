@@ -2,6 +2,7 @@
 
 import copy
 import io
+import pickle
 import warnings
 
 import pytest
@@ -316,3 +317,15 @@ def test_a_link_that_joins_a_saved_run_counts_its_steps_from_there():
         p.grad = torch.ones_like(p)
         optimizer.step()
         torch.testing.assert_close(before - p.detach(), torch.full((32,), 1e-3), rtol=1e-3, atol=0)
+
+
+def test_pickle_does_not_write_a_stack_for_each_of_its_rows():
+    params = [param(1000, seed=i) for i in range(50)]
+    optimizer = presets.nadam().optimizer(params)
+    steps(optimizer, 2)
+    size = 3 * 4 * 1000 * 50  # parameters and two moments
+    assert size < len(pickle.dumps(optimizer)) < 2 * size
+    twin = pickle.loads(pickle.dumps(optimizer))
+    for one in (optimizer, twin):
+        steps(one, 2, 2)
+    assert identical(snapshot(optimizer), snapshot(twin))

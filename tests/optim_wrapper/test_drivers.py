@@ -50,7 +50,7 @@ def test_graphs_for_the_compiler_give_the_loop_s_numbers_for_every_preset(name, 
     agree(trained(recipe, "compiled", 12, shapes), trained(recipe, "loop", 12, shapes))
 
 
-COMPILED = ["adamw", "lion", "ladam_wave", "adafactor", "schedule_free_adamw"]  # elementwise, signs, neighbors, means, averages
+COMPILED = ["nadam", "lion", "ladam_wave", "adafactor", "schedule_free_adamw"]  # elementwise, signs, neighbors, means, averages
 
 
 @pytest.mark.slow
@@ -87,11 +87,11 @@ def test_a_compiler_that_fails_is_told_of_once_and_the_graph_runs_uncompiled(mon
     monkeypatch.setattr(graphs, "_through_inductor", broken)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        ours = trained(presets.adamw(), "compiled", 5, [(4, 6), (4, 6)])
+        ours = trained(presets.nadam(), "compiled", 5, [(4, 6), (4, 6)])
     told = [str(w.message) for w in caught if issubclass(w.category, RuntimeWarning)]
     assert len(told) == 1 and "runs uncompiled (RuntimeError: no compiler)" in told[0]
     assert len(asked) == 2  # both forms were tried, once
-    agree(ours, trained(presets.adamw(), "loop", 5, [(4, 6), (4, 6)]))
+    agree(ours, trained(presets.nadam(), "loop", 5, [(4, 6), (4, 6)]))
 
 
 def test_a_crash_in_the_first_form_is_got_round_by_the_second(monkeypatch):
@@ -116,7 +116,7 @@ def test_a_scheduler_makes_no_new_graph(monkeypatch):
     monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: compiled.append(body) or body.forward)
     torch._dynamo.utils.counters.clear()
     params = [param(4, 6), param(4, 6, seed=1), param(5)]
-    optimizer = presets.adamw(lr=1.0).optimizer(params, driver="compiled")
+    optimizer = presets.nadam(lr=1.0).optimizer(params, driver="compiled")
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=102)  # changes lr and betas
     for i in range(100):
         for p in params:
@@ -131,7 +131,7 @@ def test_parameters_of_a_known_shape_share_its_graph(monkeypatch):
     compiled = []
     monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: compiled.append(body) or body.forward)
     large = [param(256, 192, seed=i) for i in range(4)]
-    optimizer = presets.adamw().optimizer(large, driver="compiled")
+    optimizer = presets.nadam().optimizer(large, driver="compiled")
     for p in large:
         p.grad = torch.ones_like(p)
     optimizer.step()
@@ -139,6 +139,6 @@ def test_parameters_of_a_known_shape_share_its_graph(monkeypatch):
 
 
 def test_rows_of_a_stack_are_the_parameters_state():
-    _, optimizer = trained(presets.adamw(), "stacked", 2, [(3,), (3,)])
+    _, optimizer = trained(presets.ladam(), "stacked", 2, [(3,), (3,)])
     first, second = (optimizer.state[p]["moments/first"] for p in optimizer.param_groups[0]["params"])
     assert first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()

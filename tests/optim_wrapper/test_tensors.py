@@ -66,7 +66,7 @@ def test_scalars_empty_tensors_and_mixed_dtypes_share_an_optimizer():
 def test_complex_parameters_are_stepped_as_real_pairs(recipe):
     numbers = [param(4, 5, dtype=torch.complex128), param(dtype=torch.complex128)]
     pairs = [nn.Parameter(torch.view_as_real(p.detach()).clone()) for p in numbers]
-    complexes, reals = recipe.optimizer(numbers), recipe.optimizer(pairs)
+    complexes, reals = recipe.optimizer(numbers, driver="loop"), recipe.optimizer(pairs, driver="loop")
     for i in range(5):
         for p, pair in zip(numbers, pairs, strict=True):
             pair.grad = torch.sin(pair.detach() + i)

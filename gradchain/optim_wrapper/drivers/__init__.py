@@ -5,6 +5,8 @@ stacked   small parameters of one shape as one, the others one at a time, eagerl
 compiled  the same stacks, and large parameters alone, each shape as one compiled graph; on a GPU some of a shape in one call
 auto      stacked, on every device
 
+Both hand a chain that is as a whole what a fused kernel of torch computes to that kernel, see ``fused``.
+
 Compiling pays in a long run, but it is left to be asked for: it takes seconds to minutes and a compiler.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from gradchain.optim_wrapper.drivers.flat import check_flatten, refuse_flat_shards
 from gradchain.optim_wrapper.drivers.flow import choose, compute_dtype, due, within
 from gradchain.optim_wrapper.drivers.loop import Job, Row, loop, working
 from gradchain.optim_wrapper.drivers.plan import Planned
@@ -20,7 +23,20 @@ from gradchain.optim_wrapper.drivers.plan import Planned
 if TYPE_CHECKING:
     from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
-__all__ = ["DRIVERS", "Driver", "Job", "Row", "choose", "compute_dtype", "due", "loop", "within", "working"]
+__all__ = [
+    "DRIVERS",
+    "Driver",
+    "Job",
+    "Row",
+    "check_flatten",
+    "choose",
+    "compute_dtype",
+    "due",
+    "loop",
+    "refuse_flat_shards",
+    "within",
+    "working",
+]
 
 
 class Driver(Protocol):
@@ -40,9 +56,9 @@ class Loop:
         loop(optimizer.jobs())
 
 
-DRIVERS: dict[str, Callable[[], Driver]] = {  # name -> what makes the driver of one optimizer
-    "auto": lambda: Planned(compile=False),
-    "loop": Loop,
-    "stacked": lambda: Planned(compile=False),
-    "compiled": lambda: Planned(compile=True),
+DRIVERS: dict[str, Callable[[bool], Driver]] = {  # name -> what makes the driver of one optimizer, told of ``flatten``
+    "auto": lambda flatten: Planned(compile=False, flatten=flatten),
+    "loop": lambda flatten: Loop(),
+    "stacked": lambda flatten: Planned(compile=False, flatten=flatten),
+    "compiled": lambda flatten: Planned(compile=True, flatten=flatten),
 }

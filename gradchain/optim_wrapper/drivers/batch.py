@@ -89,6 +89,7 @@ class Home:
     count: float  # steps so far
     steps: Tensor  # the same, as the parameters' states have it
     scratch: Sequence[Tensor]  # of a stack: flat, for the parameters and their gradients
+    buffer: Tensor | None = None  # of a stack whose parameters are its rows, see flat
 
     def __post_init__(self) -> None:
         self.raw = [info.param.detach() for info in self.infos]
@@ -106,6 +107,7 @@ class Home:
         if self.stacked:
             shape = (len(self.raw), *self.raw[0].shape)
             param, grad = (flat[: math.prod(shape)].view(shape) for flat in self.scratch)
+            param = param if self.buffer is None else self.buffer
             self.buffers = (param, list(param.unbind()), grad)
         params, *_ = self.tensors(None)
         tensors = [params, *self.state.values()]
@@ -124,6 +126,9 @@ class Home:
             self.always = {link.label: (True, False) for link in links}
             self.timed = any(kind.window != (1, None) or kind.refresh_schedule is not None for kind in kinds)
 
+    def batch(self, grads: Sequence[Tensor | None], lr: Tensor, step: Step) -> Batch:
+        return Batch(self, self.pick(grads), lr, step)
+
     def plan(self) -> Mapping[str, tuple[bool, bool]]:
         """By link: at work in this step, refreshed in it."""
         if not self.timed:
@@ -139,7 +144,8 @@ class Home:
             return [elements(param), elements(grad), *state]
         param, _, grad = self.buffers
         if grads is not None:
-            torch.stack(self.raw, out=param)
+            if self.buffer is None:
+                torch.stack(self.raw, out=param)
             torch.stack(list(grads), out=grad)
         shape = (len(self.raw), *(self.raw[0].shape or (1,)))
         return [param.view(shape), grad.view(shape), *state]
@@ -200,7 +206,9 @@ class Batch:
         except Untraceable:
             self.one_by_one(len(self.links))
         else:
-            if home.buffers is not None:
+            if home.buffers is None or home.buffer is not None:
+                torch.autograd.graph.increment_version(home.raw)  # written past them
+            else:
                 torch._foreach_copy_(home.raw, home.buffers[1])  # pyright: ignore[reportPrivateImportUsage]
             home.steps.add_(1)
         home.count += 1

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 from typing_extensions import override
 
-from gradchain.optim_wrapper.drivers.batch import Batch, Home
+from gradchain.optim_wrapper.drivers.batch import Batch, Home, Step
 from gradchain.optim_wrapper.drivers.program import Answer, Program
 
 BUNDLE = 8  # parameters at most, so that the time to compile does not grow with their number
@@ -59,6 +59,10 @@ class BundledHome(Home):
             grads = [self.aligned(grad, param) for grad, param in zip(grads, self.raw, strict=True)]
         tensors[1 :: 2 + len(self.state)] = grads
         return tensors
+
+    @override
+    def batch(self, grads: Sequence[Tensor | None], lr: Tensor, step: Step) -> Bundled:
+        return Bundled(self, self.pick(grads), lr, step)
 
 
 class Bundled(Batch):

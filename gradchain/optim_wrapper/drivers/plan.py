@@ -8,33 +8,36 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Hashable, Iterable
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from itertools import chain, compress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gradchain.optim_wrapper.drivers.batch import Batch, Home, Step
-from gradchain.optim_wrapper.drivers.bundles import BUNDLE, Bundled, BundledHome
+from gradchain.optim_wrapper.drivers.bundles import BUNDLE, BundledHome
+from gradchain.optim_wrapper.drivers.flat import moved
 from gradchain.optim_wrapper.drivers.flow import compute_dtype
+from gradchain.optim_wrapper.drivers.fused import Call, Fused, Kernel, kernel_of
 from gradchain.optim_wrapper.drivers.graphs import Graph
 from gradchain.optim_wrapper.drivers.loop import Job, Row, loop
 from gradchain.optim_wrapper.drivers.program import split
-from gradchain.optim_wrapper.drivers.tiles import Tiled, TiledHome, rows_of_tile
+from gradchain.optim_wrapper.drivers.tiles import TiledHome, rows_of_tile
 from gradchain.optim_wrapper.hyperparameters import scalar
 
 if TYPE_CHECKING:
     from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
 SMALL = 1 << 15  # elements of a parameter up to which stacking costs less than running it alone
-STACK = 1 << 20  # elements of a stack, so that it stays in the cache
+STACK = 1 << 17  # elements of a stack, so that what it is worked out with stays in a core's cache
+ACCELERATED = 1 << 20  # the same off the CPU, where a launch costs more
 
 
 class Planned:
     """A driver that keeps a plan for one optimizer."""
 
-    def __init__(self, compile: bool) -> None:
-        self.compile = compile
+    def __init__(self, compile: bool, flatten: bool = False) -> None:
+        self.compile, self.flatten = compile, flatten
         self.plan: Plan | None = None
         self.graphs: dict[Hashable, Graph | None] = {}
         self.failures: list[Exception] = []
@@ -56,7 +59,9 @@ class Planned:
 
     def _plan(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> Plan:
         if self.plan is None or not self.plan.fits(optimizer, params, grads):
-            self.plan = Plan(optimizer, self.compile, {} if self.plan is None else self.plan.stacks)
+            kept = Kept({}, []) if self.plan is None else self.plan.kept
+            self.plan = None  # it holds parameters that may be moved
+            self.plan = Plan(optimizer, self.compile, self.flatten, kept)
         return self.plan
 
 
@@ -69,28 +74,58 @@ def _params(optimizer: ChainOptimizer) -> list[Tensor]:
     return [param for group in optimizer.param_groups for param in group["params"]]
 
 
+class Kept(NamedTuple):
+    """What a plan leaves to the next, which uses it again where it fits."""
+
+    stacks: dict[tuple[int, ...], Tensor]  # of states, by the ids of their rows
+    buffers: list[Tensor]  # of which parameters are rows, with ``flatten``
+
+
+class Part(NamedTuple):
+    """Parameters that run together."""
+
+    rows: list[Row]
+    kernel: Kernel | None  # which makes the whole step
+    stacked: bool  # small ones of one shape, with one state; otherwise a list for a kernel, large ones, or one alone
+
+
 class Plan:
     """Which parameters run together, and where their state is."""
 
-    def __init__(self, optimizer: ChainOptimizer, compile: bool, stacks: dict[tuple[int, ...], Tensor]) -> None:
-        """stacks: of an earlier plan, by the ids of their rows; they are used again where they fit."""
-        rows = optimizer.rows(stateful=True)
+    def __init__(self, optimizer: ChainOptimizer, compile: bool, flatten: bool, earlier: Kept) -> None:
         self.at = [(g, i) for g, group in enumerate(optimizer.param_groups) for i in range(len(group["params"]))]
-        kinds: dict[Hashable, list[Row]] = {}
-        for row in rows:
-            kinds.setdefault(self._kind(optimizer, row) if _ordinary(row) else None, []).append(row)
-        self.odd = kinds.pop(None, [])  # run one by one
-        batches = [batch for kind in kinds.values() for batch in _batches(kind, compile)]
-        if not compile:
-            alone = [batch[0] for batch in batches if len(batch) == 1]
-            self.odd += [row for row in alone if not _traced(row.info.param)]
-            batches = [batch for batch in batches if len(batch) > 1 or _traced(batch[0].info.param)]
-        self.stacks: dict[tuple[int, ...], Tensor] = {}
-        self.scratch = _scratch(batches)
-        self.homes: list[Home] = []
-        for batch in batches:
-            self._house(batch, stacks)
+        self.odd: list[Row] = []  # run one by one
+        parts = self._parts(optimizer, compile, flatten)
+        self.scratch = _scratch([part.rows for part in parts if part.stacked])
+        self.kept = Kept({}, list(earlier.buffers))
+        self.homes: list[Home | Fused] = []
+        for part in parts:
+            buffer = moved([row.info.param for row in part.rows], self.kept.buffers) if flatten and part.stacked else None
+            self._house(part, buffer, earlier)
+        used = {param.untyped_storage().data_ptr() for param in _params(optimizer)} if self.kept.buffers else set[int]()
+        self.kept.buffers[:] = [one for one in self.kept.buffers if one.untyped_storage().data_ptr() in used]
         self._note(optimizer)
+
+    def _parts(self, optimizer: ChainOptimizer, compile: bool, flatten: bool) -> list[Part]:
+        """The parameters that run together; the others are noted as odd."""
+        kinds: dict[tuple[Kernel | None, bool, Hashable], list[Row]] = {}
+        for row in optimizer.rows(stateful=True):
+            if not _ordinary(row):
+                self.odd.append(row)
+                continue
+            kernel = kernel_of(row.links, row.info, row.state)
+            listed = kernel is not None and not (flatten and _small(row) and row.info.param.device.type == "cpu")
+            kinds.setdefault((kernel, listed, self._kind(optimizer, row, listed)), []).append(row)
+        parts: list[Part] = []
+        for (kernel, listed, _), rows in kinds.items():
+            stacks = not listed and _small(rows[0])
+            batches = [rows] if listed else _batches(rows, compile)
+            parts += [Part(batch, kernel, stacks and len(batch) > 1) for batch in batches]
+        if not compile:
+            kept = [bool(part.stacked or part.kernel or _traced(part.rows[0].info.param)) for part in parts]
+            self.odd += [part.rows[0] for part, keep in zip(parts, kept, strict=True) if not keep]
+            parts = list(compress(parts, kept))
+        return parts
 
     def _note(self, optimizer: ChainOptimizer) -> None:
         """Remember what the plan was made for."""
@@ -118,12 +153,12 @@ class Plan:
         """How often step counts have been written."""
         return sum(home.steps._version for home in self.homes)
 
-    def _merged(self, optimizer: ChainOptimizer, home: Home) -> bool:
+    def _merged(self, optimizer: ChainOptimizer, home: Home | Fused) -> bool:
         """Whether the groups that run together still have the same values."""
         first, *others = home.groups
         return not others or all(optimizer.values(g) == optimizer.values(first) for g in others)
 
-    def _kind(self, optimizer: ChainOptimizer, row: Row) -> Hashable:
+    def _kind(self, optimizer: ChainOptimizer, row: Row, listed: bool) -> Hashable:
         """What parameters that run together have in common."""
         group = self.at[row.info.place][0]
         values = optimizer.values(group)
@@ -131,61 +166,75 @@ class Plan:
         numbers = [(key, float(value)) for key, value in row.state.items() if _counts(key)]
         state = [(key, value.shape, value.dtype) for key, value in row.state.items() if not _counts(key)]
         param = row.info.param
-        form = (param.shape, param.stride(), param.dtype, param.device)
+        form = (param.dtype, param.device)
         fixed, _ = split(row.links)
-        return (row.label, fixed, values if group is None else group, tuple(numbers), tuple(state), form)
+        common = (row.label, fixed, values if group is None else group, tuple(numbers), form)
+        return common if listed else (*common, param.shape, param.stride(), tuple(state))
 
-    def _house(self, batch: list[Row], stacks: dict[tuple[int, ...], Tensor]) -> None:
-        """Give a batch its home: the rows of a stack become the parameters' state."""
-        first, stacked = batch[0], len(batch) > 1 and _small(batch[0].info.param)
+    def _house(self, part: Part, buffer: Tensor | None, earlier: Kept) -> None:
+        """Give parameters their home: the rows of a stack become their state."""
+        common, first = self._common(part.rows), part.rows[0]
+        stacked = part.stacked and (part.kernel is None or buffer is not None)
         state: dict[str, Tensor] = {}
-        for key in [key for key in first.state if not _counts(key)]:
-            tensors = [row.state[key] for row in batch]
-            if not stacked:
-                state[key] = tensors[0]
-                continue
-            known = stacks.get(tuple(map(id, tensors)))
-            if known is None:
-                known = torch.stack(tensors)
-                for row, tensor in zip(batch, known.unbind(), strict=True):
-                    row.state[key] = tensor
-            self.stacks[tuple(id(row.state[key]) for row in batch)] = state[key] = known
+        for key in [key for key in first.state if not _counts(key)] if stacked or part.kernel is None else ():
+            state[key] = self._stacked(part.rows, key, earlier) if stacked else first.state[key]
+        scratch = self.scratch[_scratch_of(first)] if stacked else ()
+        if buffer is not None and all(buffer is not one for one in self.kept.buffers):
+            self.kept.buffers.append(buffer)
+        if part.kernel is not None:
+            keys = [key for link in first.links for key in link.state_keys]
+            self.homes.append(Fused(**common, kernel=part.kernel, keys=keys, stacks=state, buffer=buffer, scratch=scratch))
+        else:
+            since = {key: float(value) for key, value in first.state.items() if _counts(key) and key != "step"}
+            kind = Home if stacked or not rows_of_tile(first.info.param) else TiledHome
+            kind = BundledHome if len(part.rows) > 1 and not stacked else kind
+            self.homes.append(kind(**common, state=state, since=since, scratch=scratch, buffer=buffer))
+
+    def _stacked(self, rows: list[Row], key: str, earlier: Kept) -> Tensor:
+        """The state of all rows in one tensor, whose rows become theirs."""
+        stack = earlier.stacks.get(tuple(id(row.state[key]) for row in rows))
+        if stack is None:
+            stack = torch.stack([row.state[key] for row in rows])
+            for row, tensor in zip(rows, stack.unbind(), strict=True):
+                row.state[key] = tensor
+        self.kept.stacks[tuple(id(row.state[key]) for row in rows)] = stack
+        return stack
+
+    def _common(self, batch: list[Row]) -> dict[str, Any]:
+        """What homes of all kinds know of their parameters, whose step counts become parts of one tensor."""
+        first = batch[0]
         count = float(first.state["step"])
         steps = torch.full((len(batch),), count, dtype=torch.float32, device=first.state["step"].device)
         for row, step in zip(batch, steps.unbind(), strict=True):
             row.state["step"] = step
-        kind = TiledHome if not stacked and rows_of_tile(first.info.param) else Home
-        kind = BundledHome if len(batch) > 1 and not stacked else kind
-        home = kind(
-            infos=[row.info for row in batch],
-            groups=sorted({self.at[row.info.place][0] for row in batch}),
-            at=self.at[first.info.place],
-            label=first.label,
-            used=first.used,
-            states=[row.state for row in batch],
-            state=state,
-            since={key: float(value) for key, value in first.state.items() if _counts(key) and key != "step"},
-            count=count,
-            steps=steps,
-            scratch=self.scratch[_scratch_of(first)] if stacked else (),
-        )
-        self.homes.append(home)
+        return {
+            "infos": [row.info for row in batch],
+            "groups": sorted({self.at[row.info.place][0] for row in batch}),
+            "at": self.at[first.info.place],
+            "label": first.label,
+            "used": first.used,
+            "states": [row.state for row in batch],
+            "count": count,
+            "steps": steps,
+        }
 
     def run(self, optimizer: ChainOptimizer, grads: list[Tensor | None], step: Step) -> None:
         """One step of all parameters that have a gradient."""
         rates = [scalar(group["lr"]) for group in optimizer.param_groups]
         places = [row.info.place for row in self.odd]
         absent = {i for i, grad in enumerate(grads) if grad is None}
-        batches: list[Batch] = []
+        batches: list[Batch | Call] = []
         parted = False  # whether a home's parameters no longer have taken the same number of steps
         for home in self.homes:
             if absent and not absent.isdisjoint(home.places):
-                parted = parted or not absent.issuperset(home.places)
-                places += home.places
-                continue
+                if absent.issuperset(home.places):
+                    continue
+                parted = True
+                if isinstance(home, Home):
+                    places += home.places
+                    continue
             home.bind(optimizer.links_at(*home.at))
-            kind = Tiled if isinstance(home, TiledHome) else Bundled if isinstance(home, BundledHome) else Batch
-            batches.append(kind(home, home.pick(grads), rates[home.at[0]], step))
+            batches.append(home.batch(grads, rates[home.at[0]], step))
         jobs = [Job(*optimizer.row(*self.at[place], place)) for place in sorted(places) if grads[place] is not None]
         try:
             loop(jobs, batches)
@@ -217,16 +266,17 @@ def _ordinary(row: Row) -> bool:
     return torch.empty_like(param, device="meta").stride() == param.stride()
 
 
-def _small(param: Tensor) -> bool:
+def _small(row: Row) -> bool:
     """Whether a parameter is one for a stack."""
-    return param.numel() <= SMALL and param.is_contiguous()
+    return row.info.param.numel() <= SMALL and row.info.param.is_contiguous()
 
 
 def _batches(kind: list[Row], compile: bool) -> list[list[Row]]:
     """Stacks of small parameters; the others alone, or some in a call where calls are what takes time."""
-    param = kind[0].info.param
-    most = max(1, STACK // param.numel()) if _small(param) else BUNDLE if compile and param.is_cuda else 1
-    size = most if _small(param) else -(-len(kind) // -(-len(kind) // most))  # bundles of one size have one graph
+    param, small = kind[0].info.param, _small(kind[0])
+    stack = STACK if param.device.type == "cpu" else ACCELERATED
+    most = max(1, stack // param.numel()) if small else BUNDLE if compile and param.is_cuda else 1
+    size = most if small else -(-len(kind) // -(-len(kind) // most))  # bundles of one size have one graph
     return [kind[i : i + size] for i in range(0, len(kind), size)]
 
 
@@ -243,7 +293,7 @@ def _scratch(batches: list[list[Row]]) -> dict[Hashable, list[Tensor]]:
     """Memory to put the parameters of a stack and their gradients into, one stack after the other."""
     sizes: dict[Any, int] = {}
     for batch in batches:
-        if len(batch) > 1 and _small(batch[0].info.param):
+        if len(batch) > 1:
             kind = _scratch_of(batch[0])
             sizes[kind] = max(sizes.get(kind, 0), len(batch) * batch[0].info.param.numel())
     return {kind: [torch.empty(size, dtype=kind[0], device=kind[1]) for _ in "pg"] for kind, size in sizes.items()}

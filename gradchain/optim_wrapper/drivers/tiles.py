@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from typing_extensions import override
 
-from gradchain.optim_wrapper.drivers.batch import Batch, Home, Links, Untraceable, leaves
+from gradchain.optim_wrapper.drivers.batch import Batch, Home, Links, Step, Untraceable, leaves
 from gradchain.optim_wrapper.drivers.graphs import Graph
 from gradchain.optim_wrapper.drivers.program import Answer, Program
 from gradchain.optim_wrapper.layouts import Border, Pieces, Sum, Unanswered, Work
@@ -110,6 +110,10 @@ class TiledHome(Home):
             count = len(param.split(self.rows))
             states = [x.split(self.rows) if key in cut else (x,) * count for key, x in self.state.items()]
             self.tiles = list(zip(param.split(self.rows), *states, strict=True))
+
+    @override
+    def batch(self, grads: Sequence[Tensor | None], lr: Tensor, step: Step) -> Tiled:
+        return Tiled(self, self.pick(grads), lr, step)
 
     def tensors_of_tiles(self, grad: Tensor) -> list[list[Tensor]]:
         """Parameter, gradient and states as the program of each tile takes them."""

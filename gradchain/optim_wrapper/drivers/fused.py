@@ -1,0 +1,194 @@
+"""Chains that one of torch's fused kernels computes as a whole: plain Adam, AdamW, AMSGrad, SGD and Adagrad.
+
+Where links, dtypes and devices are such, the parameters of a kind go to the kernel as one list, whatever their shapes; their
+state stays where every driver has it. Only whole chains are looked up: one link more, and the chain runs as any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradchain.optim_wrapper.drivers.flow import compute_dtype
+from gradchain.optim_wrapper.drivers.loop import Job
+from gradchain.optim_wrapper.hyperparameters import Absent, BoundLink
+from gradchain.optim_wrapper.shards import elements
+from gradchain.transforms import (
+    L2,
+    AMSGradMoments,
+    InverseTimeDecay,
+    LearningRate,
+    Moments,
+    Momentum,
+    NesterovMomentum,
+    Normalize,
+    SumOfSquares,
+    WeightDecay,
+)
+from gradchain.types import ParamInfo
+
+Links = tuple[BoundLink, ...]
+Tensors = list[Tensor]
+Kernel = Callable[[Tensors, Tensors, list[Tensors], float, dict[str, Any]], None]  # steps so far; fields of all links
+
+
+def _steps(params: Tensors, count: float) -> Tensors:
+    """The number of this step, for each parameter, where the kernel looks for it."""
+    return [torch.full((), count + 1, dtype=torch.float32, device=params[0].device)] * len(params)
+
+
+def _adam(kernel: Any) -> Kernel:
+    def run(params: Tensors, grads: Tensors, states: list[Tensors], count: float, fields: dict[str, Any]) -> None:
+        (b1, b2), (first, second, *largest) = fields.pop("betas"), states
+        rest = {"weight_decay": 0.0, **fields, "amsgrad": bool(largest), "maximize": False}
+        kernel(params, grads, first, second, *(largest or [[]]), _steps(params, count), beta1=b1, beta2=b2, **rest)
+
+    return run
+
+
+def _sgd(nesterov: bool = False) -> Kernel:
+    def run(params: Tensors, grads: Tensors, states: list[Tensors], count: float, fields: dict[str, Any]) -> None:
+        rest: dict[str, Any] = {"weight_decay": 0.0, "momentum": 0.0, "dampening": 0.0, **fields, "nesterov": nesterov}
+        rest |= {"maximize": False, "is_first_step": count == 0}
+        torch._fused_sgd_(params, grads, *(states or [[]]), **rest)  # pyright: ignore[reportPrivateImportUsage]
+
+    return run
+
+
+def _adagrad(params: Tensors, grads: Tensors, states: list[Tensors], count: float, fields: dict[str, Any]) -> None:
+    rest = {"weight_decay": 0.0, "lr_decay": 0.0, **fields}
+    torch._fused_adagrad_(params, grads, states[0], _steps(params, count), **rest, maximize=False)  # pyright: ignore
+
+
+ADAM, ADAMW = _adam(torch._fused_adam_), _adam(torch._fused_adamw_)  # pyright: ignore[reportPrivateImportUsage]
+KERNELS: dict[tuple[type, ...], Kernel] = {
+    **{(moments, Normalize, LearningRate): ADAM for moments in (Moments, AMSGradMoments)},
+    **{(moments, Normalize, WeightDecay, LearningRate): ADAMW for moments in (Moments, AMSGradMoments)},
+    (LearningRate,): _sgd(),
+    (Momentum, LearningRate): _sgd(),
+    (NesterovMomentum, LearningRate): _sgd(nesterov=True),
+    (SumOfSquares, Normalize, LearningRate): _adagrad,
+    (SumOfSquares, Normalize, InverseTimeDecay, LearningRate): _adagrad,
+}
+
+
+def kernel_of(links: Links, info: ParamInfo, state: dict[str, Tensor]) -> Kernel | None:
+    """The kernel that makes this chain's step on this parameter, or None."""
+    param = info.param
+    present = [link.transform for link in links if not isinstance(link.transform, Absent)]
+    kinds = tuple(map(type, present))
+    kernel = KERNELS.get(kinds) or (KERNELS.get(kinds[1:]) if kinds[:1] == (L2,) and WeightDecay not in kinds else None)
+    if kernel is None or param.device.type != "cpu" or param.dtype != compute_dtype(param):
+        return None
+    if any(transform.window != (1, None) for transform in present) or any(key.endswith("/since") for key in state):
+        return None
+    form = (param.dtype, elements(param.detach()).stride())
+    alike = all((state[key].dtype, state[key].stride()) == form for link in links for key in link.state_keys)
+    return kernel if alike else None
+
+
+def _fields(transform: Any) -> dict[str, Any]:
+    return {key: getattr(transform, key) for key in transform.hyperparameters() if key != "initial_accumulator_value"}
+
+
+def _number(value: Any) -> Any:
+    """A field as kernels take it."""
+    if isinstance(value, tuple):
+        return tuple(map(_number, value))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return float(value)
+
+
+@dataclass
+class Fused:
+    """Parameters that one call of a kernel steps: what stays from step to step."""
+
+    kernel: Kernel
+    infos: Sequence[ParamInfo]
+    groups: Sequence[int]  # theirs
+    at: tuple[int, int]  # group and position of the first of them
+    label: str
+    used: frozenset[str]
+    states: Sequence[dict[str, Tensor]]  # live, flat, by parameter
+    keys: Sequence[str]  # of what the kernel takes of them
+    count: float  # steps so far
+    steps: Tensor  # the same, as the parameters' states have it
+    stacks: dict[str, Tensor]  # the states, where the parameters are the rows of
+    buffer: Tensor | None  # this one, see flat
+    scratch: Sequence[Tensor]  # and memory for the gradients
+    links: Links = ()
+    fields: dict[str, Any] = field(default_factory=lambda: {})
+
+    def __post_init__(self) -> None:
+        self.raw = [info.param.detach() for info in self.infos]
+        self.places = [info.place for info in self.infos]
+        self.strides = list(map(Tensor.stride, self.raw))
+        self.scalars = [i for i, param in enumerate(self.raw) if param.dim() == 0]  # links see them, and keep state, as vectors
+        self.vectors = list(map(elements, self.raw))
+        self.taken = [[state[key] for state in self.states] for key in self.keys]
+        if self.buffer is not None:
+            self.vectors, self.scalars = [self.buffer], []
+            self.taken = [[self.stacks[key]] for key in self.keys]
+            self.gathered = self.scratch[-1][: self.buffer.numel()].view_as(self.buffer)
+
+    def bind(self, links: Links) -> None:
+        """Take the links as they are now."""
+        if links is not self.links:
+            self.links = links
+            present = [link.transform for link in links if not isinstance(link.transform, Absent)]
+            self.fields = {key: _number(value) for one in present for key, value in _fields(one).items()}
+
+    def batch(self, grads: Sequence[Tensor | None], lr: Tensor, step: Any) -> Call:
+        """The step of those that have a gradient."""
+        mine = [grads[place] for place in self.places]
+        if not any(grad is None for grad in mine):
+            return Call(self, mine, lr)  # pyright: ignore[reportArgumentType]
+        present = [i for i, grad in enumerate(mine) if grad is not None]
+        names = ("infos", "states")
+        part = replace(self, **{name: [getattr(self, name)[i] for i in present] for name in names}, buffer=None, links=())
+        part.bind(self.links)
+        return Call(part, [mine[i] for i in present], lr)  # pyright: ignore[reportArgumentType]
+
+
+class Call:
+    """The parameters in one step."""
+
+    def __init__(self, home: Fused, grads: Tensors, lr: Tensor) -> None:
+        self.home, self.grads, self.lr, self.label, self.links = home, grads, lr, home.label, home.links
+
+    def measure(self, position: int) -> Sequence[tuple[ParamInfo, Tensor]]:
+        return ()
+
+    def meet(self, position: int, answers: dict[int, Any]) -> None: ...
+
+    def brought(self) -> Tensors:
+        """The gradients, copied where they are not in the form of what they step, or would be marked as written."""
+        home, dtype = self.home, self.home.raw[0].dtype
+        if home.buffer is not None:
+            torch.autograd.graph.increment_version(home.raw)  # written past them
+            return [torch.stack(self.grads, out=home.gathered)]
+        odd = [type(grad) is not Tensor or grad.dtype != dtype or grad.requires_grad for grad in self.grads]
+        if not any(odd) and list(map(Tensor.stride, self.grads)) == home.strides:
+            return self.grads
+        rows = zip(home.raw, self.grads, odd, strict=True)
+        return [torch.empty_like(p).copy_(g) if bad or g.stride() != p.stride() else g for p, g, bad in rows]
+
+    def write(self) -> None:
+        """Run the kernel; or the chain on one parameter after the other, where the kernel means another thing."""
+        home = self.home
+        if home.fields.get("momentum") == 0:  # kernels then have no buffer, and do not damp
+            for info, state in zip(home.infos, home.states, strict=True):
+                Job(info, home.links, self.lr, state, home.used, home.label).advance(len(home.links), {})
+        else:
+            grads = self.brought()
+            for i in home.scalars:
+                grads[i] = elements(grads[i])
+            home.kernel(home.vectors, grads, home.taken, home.count, dict(home.fields))
+            if len(home.infos) == len(home.steps):
+                home.steps.add_(1)
+            else:
+                torch._foreach_add_([state["step"] for state in home.states], 1)  # pyright: ignore
+        home.count += 1
