@@ -420,7 +420,7 @@ def test_gradients_that_are_views_of_buckets_stay_where_they_are(results):
 
 
 def test_flattened_parameters_are_taken_elementwise_and_refused_to_links_that_need_shapes(results):
-    assert results["flattened"] == [(0.0, True)] * 2
+    assert all(far <= 1e-12 and clean for far, clean in results["flattened"])
     for complaint, states in results["flattened smooth"]:
         assert states == 0
         assert complaint.startswith("'laplacian' needs each parameter in its shape; found a piece of 272 elements")

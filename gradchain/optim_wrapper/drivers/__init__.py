@@ -1,11 +1,12 @@
 """Ways of executing a chain over the parameters of a step. ``loop`` is the reference that every other must equal.
 
 loop      one parameter at a time, eagerly
-stacked   small parameters of one shape as one, the others one at a time, eagerly
-compiled  the same stacks, and large parameters alone, each shape as one compiled graph; on a GPU some of a shape in one call
+stacked   small parameters of one shape as one, large ones in tiles of rows, the others one at a time, eagerly
+compiled  the same, each shape as one compiled graph, or one for each question to other tiles; on a GPU no tiles, but some
+          large parameters of a shape in one call
 auto      stacked, on every device
 
-Both hand a chain that is as a whole what a fused kernel of torch computes to that kernel, see ``fused``.
+All but the loop hand a chain that is as a whole what a fused kernel of torch computes to that kernel, see ``fused``.
 
 Compiling pays in a long run, but it is left to be asked for: it takes seconds to minutes and a compiler.
 """

@@ -173,7 +173,7 @@ class Plan:
 
     def _house(self, part: Part, buffer: Tensor | None, earlier: Kept) -> None:
         """Give parameters their home: the rows of a stack become their state."""
-        common, first = self._common(part.rows), part.rows[0]
+        common, first = self._common(part.rows, earlier), part.rows[0]
         stacked = part.stacked and (part.kernel is None or buffer is not None)
         state: dict[str, Tensor] = {}
         for key in [key for key in first.state if not _counts(key)] if stacked or part.kernel is None else ():
@@ -200,13 +200,9 @@ class Plan:
         self.kept.stacks[tuple(id(row.state[key]) for row in rows)] = stack
         return stack
 
-    def _common(self, batch: list[Row]) -> dict[str, Any]:
+    def _common(self, batch: list[Row], earlier: Kept) -> dict[str, Any]:
         """What homes of all kinds know of their parameters, whose step counts become parts of one tensor."""
         first = batch[0]
-        count = float(first.state["step"])
-        steps = torch.full((len(batch),), count, dtype=torch.float32, device=first.state["step"].device)
-        for row, step in zip(batch, steps.unbind(), strict=True):
-            row.state["step"] = step
         return {
             "infos": [row.info for row in batch],
             "groups": sorted({self.at[row.info.place][0] for row in batch}),
@@ -214,8 +210,8 @@ class Plan:
             "label": first.label,
             "used": first.used,
             "states": [row.state for row in batch],
-            "count": count,
-            "steps": steps,
+            "count": float(first.state["step"]),
+            "steps": self._stacked(batch, "step", earlier),
         }
 
     def run(self, optimizer: ChainOptimizer, grads: list[Tensor | None], step: Step) -> None:

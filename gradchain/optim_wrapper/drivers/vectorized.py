@@ -43,7 +43,7 @@ def prepared(graph: fx.Graph, on_host: set[fx.Node]) -> set[fx.Node]:
     for node in list(graph.nodes):
         if node.target not in ELEMENTWISE or len(node.args) != 2 or node.kwargs:
             continue
-        if node.target is aten.div.Tensor and isinstance(node.args[1], int | float):
+        if node.target is aten.div.Tensor and isinstance(node.args[1], int | float) and node.args[1] != 0:
             node.target, node.args = aten.mul.Tensor, (node.args[0], 1 / node.args[1])
             continue
         place = 1 if node.args[1] in on_host else 0
