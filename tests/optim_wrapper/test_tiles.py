@@ -22,7 +22,7 @@ MEETING = ["ladam", "c_adamw", "came", "adafactor", "lamb", "relativistic_adam",
 def small_tiles(monkeypatch):
     """Tiles of few elements, whatever the number of questions."""
     monkeypatch.setattr(tiles, "TILE", 8)
-    monkeypatch.setattr(tiles, "READS", {False: 99, True: 99})
+    monkeypatch.setattr(tiles, "READS", 99)
     monkeypatch.setattr(plan, "SMALL", 0)
 
 

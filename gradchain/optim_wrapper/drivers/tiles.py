@@ -23,7 +23,7 @@ from gradchain.optim_wrapper.layouts import Border, Pieces, Sum, Unanswered, Wor
 from gradchain.optim_wrapper.shards import cut_dims
 
 TILE = 1 << 18  # elements
-READS = {False: 2, True: 6}  # by whether the tiles are compiled: questions at most, as each runs the links before it again
+READS = 6  # questions at most, as each runs the links before it again
 
 Kind = type[Sum] | type[Border] | type[Work]
 
@@ -188,4 +188,4 @@ def worthwhile(kinds: Sequence[Kind], compile: bool) -> bool:
     """Whether tiles cost less than the parameter as a whole."""
     if Work in kinds:
         return False
-    return len(kinds) <= READS[compile] and bool(kinds or not compile)  # a compiled chain without questions needs no tiles
+    return len(kinds) <= READS and bool(kinds or not compile)  # a compiled chain without questions needs no tiles
