@@ -6,7 +6,7 @@ compiled  the same, each shape as one compiled graph, or one for each question t
           large parameters of a shape in one call
 auto      stacked, on every device
 
-All but the loop hand a chain that is as a whole what a fused kernel of torch computes to that kernel, see ``fused``.
+On a CPU all but the loop hand a chain that is as a whole what a fused kernel of torch computes to that kernel, see ``fused``.
 
 Compiling pays in a long run, but it is left to be asked for: it takes seconds to minutes and a compiler.
 """
