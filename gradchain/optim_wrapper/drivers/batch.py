@@ -60,17 +60,18 @@ class Step:
         return self.counts[key]
 
     def on_host(self, graph: Graph, given: Sequence[Tensor]) -> Sequence[Tensor]:
-        """What is made of the numbers among the inputs, once for all graphs that make the same of the same.
+        """What a graph runs on, made of the numbers among the inputs; where graphs make the same of the same, it is made once.
 
         It is made on the host, unless some of them are on the GPU.
         """
-        numbers, device = [given[i] for i in graph.numbers], given[0].device
-        key = (id(graph.host), device, *map(id, numbers))
+        numbers, device = [given[i] for i in graph.common], given[0].device
+        key = (id(graph.of_common), device, *map(id, numbers))
         if key not in self.numbers:
-            own = on_device(numbers, device) if any(number.is_cuda for number in numbers) else numbers
-            made = on_device(graph.host(*own), device)
+            sent = on_device(numbers, device) if any(number.is_cuda for number in numbers) else numbers
+            made = on_device(graph.of_common(*sent), device)
             self.numbers[key] = (numbers, made)  # with the numbers, whose ids must not be used again
-        return self.numbers[key][1]
+        made = self.numbers[key][1]
+        return made if graph.of_own is None else graph.of_own(*[given[i] for i in graph.own], *made)
 
 
 @dataclass
@@ -255,9 +256,10 @@ class Batch:
 
     def traced(self, program: Program, given: list[Tensor]) -> Graph | None:
         try:
-            own = {id(number) for number in self.numbers}
-            numbers = [i for i, x in enumerate(given) if x.dim() == 0 and (x.device.type == "cpu" or id(x) in own)]
-            graph = Graph(program, given, numbers, self.step.compile)
+            ids, on_cpu = {id(number) for number in self.numbers}, given[0].device.type == "cpu"
+            numbers = [i for i, x in enumerate(given) if x.dim() == 0 and (x.device.type == "cpu" or id(x) in ids)]
+            own = [i for i in numbers if on_cpu and id(given[i]) not in ids]
+            graph = Graph(program, given, [i for i in numbers if i not in own], own, self.step.compile)
         except Exception as error:  # whatever tracing may raise
             warnings.warn(
                 f"parameters of shape {tuple(self.home.raw[0].shape)} run one by one: their chain cannot be traced "

@@ -20,8 +20,11 @@ from gradchain.optim_wrapper.drivers.vectorized import decompositions, prepared
 Function = Callable[..., Sequence[Any]]
 NUMBERS_FIRST_SEEN: dict[str, Function] = {}  # host parts by their code: programs of one chain have the same
 
+ON_CPU = {"size_asserts": False}  # the plan checks sizes
+
 # Large parameters: no value is stored between a reduction and what uses it, but worked out again from what was read anyway.
-RECOMPUTE = {"realize_opcount_threshold": 1 << 30, "realize_reads_threshold": 1 << 30, "realize_acc_reads_threshold": 1 << 30}
+THRESHOLDS = ("realize_opcount_threshold", "realize_reads_threshold", "realize_acc_reads_threshold")
+RECOMPUTE = {**ON_CPU, **dict.fromkeys(THRESHOLDS, 1 << 30)}
 
 # On a GPU: what the parameters of a bundle have in common are numbers, for which no kernels are fused; the plan checks sizes.
 # One launch runs the kernels of several, of which each is as fast as alone.
@@ -34,22 +37,46 @@ ON_GPU = {
 
 
 class Graph:
-    """A program, traced. It runs on the inputs at ``places`` and on what ``host`` makes of those at ``numbers``."""
+    """A program, traced. It runs on the inputs at ``places`` and on what is made of the numbers among them.
 
-    def __init__(self, program: Program, tensors: Sequence[Tensor], numbers: Sequence[int], compile: bool) -> None:
-        """tensors: as in a call of the program; numbers: positions of the numbers among them."""
-        self.numbers, device = numbers, tensors[0].device
+    What is made of the numbers at ``common``, which many graphs have, is for the caller to keep; it goes with the numbers at
+    ``own`` into a second part.
+    """
+
+    def __init__(
+        self, program: Program, tensors: Sequence[Tensor], common: Sequence[int], own: Sequence[int], compile: bool
+    ) -> None:
+        """tensors: as in a call of the program; common, own: positions of the numbers among them."""
+        self.common, self.own, device = common, own, tensors[0].device
         if device.type == "cuda":
+            numbers = {*common, *own}
             tensors = [x.to(device, non_blocking=True) if i in numbers else x for i, x in enumerate(tensors)]
         table = decompositions() if compile else None
         traced = make_fx(program, decomposition_table=table, tracing_mode="fake")(*tensors)
-        host, self.body, self.places = _parted(traced, numbers, device, compile)
-        self.host = NUMBERS_FIRST_SEEN.setdefault(host.code, host.forward)
+        traced.graph.eliminate_dead_code()  # a tile asks also what is answered
+        host, self.body, self.places = _parted(traced, common, device, compile)
+        self.of_common = NUMBERS_FIRST_SEEN.setdefault(host.code, host.forward)
+        self.of_own: Function | None = None
+        if own:
+            entering = range(len(self.places), sum(node.op == "placeholder" for node in self.body.graph.nodes))
+            numbers = [*map(self.places.index, own), *entering]
+            host, self.body, kept = _parted(self.body, numbers, device, compile)
+            self.of_own, self.places = host.forward, [self.places[i] for i in kept]
         self.run: Function = self.body.forward
         self.failure: Exception | None = None  # the compiler's
         if compile:
-            forms = (ON_GPU, {}) if tensors[0].is_cuda else ({}, RECOMPUTE) if program.stacked else (RECOMPUTE, {})
-            self.run, self.failure = compiled(self.body, forms)
+            self.run, self.failure = compiled(self.body, _options(program, tensors[0]))
+
+
+def _options(program: Program, param: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of the compiler: those to try first, and others."""
+    if param.is_cuda:
+        return ON_GPU, {}
+    rest = param.shape[2:] if program.stacked else param.shape[1:]  # of each parameter, its rows
+    short = len(rest) > 0 and rest.numel() <= 8 and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    own = {"cpp.simdlen": 256} if short else {}  # a row of eight would fill half of 512 bits
+    first, other = (ON_CPU, RECOMPUTE) if program.stacked else (RECOMPUTE, ON_CPU)
+    return {**first, **own}, {**other, **own}
 
 
 def _parted(
@@ -93,6 +120,8 @@ def _parted(
 def _beside(host: fx.Graph, node: fx.Node, known: dict[fx.Node, fx.Node]) -> fx.Node:
     """A copy of the node that works where its inputs are."""
     copy = host.node_copy(node, known.__getitem__)
+    if copy.target is torch.ops.prims.convert_element_type.default:  # written in Python
+        copy.target, copy.args, copy.kwargs = torch.ops.aten._to_copy.default, copy.args[:1], {"dtype": copy.args[1]}
     if node.all_input_nodes:
         copy.kwargs = {name: x for name, x in copy.kwargs.items() if name != "device"}
     return copy
@@ -129,6 +158,7 @@ def _through_inductor(body: fx.GraphModule, options: dict[str, Any]) -> Function
     copy = fx.GraphModule(body, body.graph)  # inductor edits the graph that it is given
     copy.graph = fx.Graph()
     copy.graph.output(copy.graph.graph_copy(body.graph, {}))
+    copy.recompile()  # what calls nothing is run as it is
     examples = [node.meta["val"] for node in body.graph.nodes if node.op == "placeholder"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch's about itself, at its first import: no failure
@@ -136,5 +166,6 @@ def _through_inductor(body: fx.GraphModule, options: dict[str, Any]) -> Function
         from torch._inductor.compile_fx import compile_fx_inner
 
         with config.patch({name: value for name, value in options.items() if hasattr(config, name)}):
-            call = compile_fx_inner(copy, examples)
+            graph = compile_fx_inner(copy, examples)
+    call = getattr(graph, "current_callable", None) or graph  # without what torch does about each call
     return lambda *tensors: call(list(tensors))

@@ -23,6 +23,8 @@ from gradchain.optim_wrapper.layouts import Border, Pieces, Sum, Unanswered, Wor
 from gradchain.optim_wrapper.shards import cut_dims
 
 TILE = 1 << 18  # elements
+LARGEST_WHOLE = 3 << 20  # elements of a compiled parameter whose temporaries stay in the cache
+SHARE = 40  # of which two make 5 % of the memory of all parameters
 READS = 6  # questions at most, as each runs the links before it again
 
 Kind = type[Sum] | type[Border] | type[Work]
@@ -34,6 +36,17 @@ def rows_of_tile(param: Tensor) -> int:
     if size < 2 * TILE or rows < 2 or param.device.type != "cpu" or param.stride(0) * rows != size:
         return 0
     return 1 << max(0, (TILE * rows // size).bit_length() - 1)  # a power of two: tiles of many parameters have one shape
+
+
+def left_whole(params: Sequence[Tensor]) -> int:
+    """Elements up to which a compiled parameter runs as a whole: what is worked out along it then waits for each question.
+
+    Its temporaries are as large as it is. Where memory is given back to the system and taken anew in every step, that costs
+    more than all else. The C library keeps what it has seen freed: it is shown such a block, which nothing is written to.
+    """
+    most = min(LARGEST_WHOLE, sum(param.numel() for param in params) // SHARE)
+    torch.empty(8 * most, dtype=torch.uint8, device="cpu")
+    return most
 
 
 @dataclass

@@ -30,14 +30,22 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     def isfinite(x: Tensor) -> Tensor:
         return x.abs() < torch.inf
 
+    def clamp(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
+        if min == 0 and max is None and x.is_floating_point():
+            return x.relu()  # one instruction for four
+        return ordinary(x, min, max)
+
+    table = select_decomp_table()
+    ordinary = table.get(aten.clamp.default, lambda *_: NotImplemented)
     own = {aten.isnan.default: isnan, aten.isfinite.default: isfinite, aten.nan_to_num.default: replaced}
-    return {**select_decomp_table(), **own}
+    return {**table, **own, aten.clamp.default: clamp}
 
 
 def prepared(graph: fx.Graph, on_host: set[fx.Node]) -> set[fx.Node]:
     """New nodes for the host: numbers in the dtype of the tensors that they meet, and inverse where these are divided.
 
-    Inside a loop over elements, a conversion or a division would be made for every element.
+    Inside a loop over elements, a conversion or a division would be made for every element. So would what makes a number of
+    a sum; such numbers are put in a place of their own, before the loop.
     """
     made: dict[tuple[fx.Node, bool, torch.dtype], fx.Node] = {}
     for node in list(graph.nodes):
@@ -46,17 +54,40 @@ def prepared(graph: fx.Graph, on_host: set[fx.Node]) -> set[fx.Node]:
         if node.target is aten.div.Tensor and isinstance(node.args[1], int | float) and node.args[1] != 0:
             node.target, node.args = aten.mul.Tensor, (node.args[0], 1 / node.args[1])
             continue
-        place = 1 if node.args[1] in on_host else 0
+        place = 1 if _is_number(node.args[1]) else 0
         number, tensor = node.args[place], node.args[1 - place]
-        if number not in on_host or not isinstance(tensor, fx.Node) or tensor.meta["val"].dim() == 0:
+        if not _is_number(number) or not isinstance(tensor, fx.Node) or _is_number(tensor):
             continue
         divided, dtype = node.target is aten.div.Tensor and place == 1, tensor.meta["val"].dtype
+        if number.meta["val"].dtype == dtype and not divided:
+            continue
         if (number, divided, dtype) not in made:
             made[number, divided, dtype] = _converted(graph, number, divided, dtype)
         new = made[number, divided, dtype]
         node.args = (tensor, new) if place == 1 else (new, tensor)
         node.target = aten.mul.Tensor if divided else node.target
-    return {new for one in made.values() for new in (one, *one.all_input_nodes)}
+    for_host = {new for (number, *_), one in made.items() if number in on_host for new in (one, *one.all_input_nodes)}
+    _set_apart(graph, on_host | for_host)
+    return for_host
+
+
+def _is_number(node: Any) -> bool:
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return isinstance(value, Tensor) and value.dim() == 0
+
+
+def _set_apart(graph: fx.Graph, on_host: set[fx.Node]) -> None:
+    """Have inductor store the numbers that loops use; it does so for what is looked at with strides."""
+    for node in list(graph.nodes):
+        if node in on_host or node.op == "placeholder" or not _is_number(node):
+            continue
+        users = [user for user in node.users if not _is_number(user) and user.op == "call_function"]
+        if users:
+            with graph.inserting_after(node):
+                stored = graph.call_function(aten.as_strided.default, (node, (), ()))
+            stored.meta["val"] = node.meta["val"]
+            for user in users:
+                user.replace_input_with(node, stored)
 
 
 def _converted(graph: fx.Graph, number: fx.Node, inverse: bool, dtype: torch.dtype) -> fx.Node:
@@ -67,6 +98,6 @@ def _converted(graph: fx.Graph, number: fx.Node, inverse: bool, dtype: torch.dty
             value = number.meta["val"]
             number = graph.call_function(aten.reciprocal.default, (number,))
             number.meta["val"] = value.reciprocal()
-        new = graph.call_function(aten._to_copy.default, (number,), {"dtype": dtype})
+        new = graph.call_function(torch.ops.prims.convert_element_type.default, (number, dtype))
         new.meta["val"] = number.meta["val"].to(dtype)
     return new

@@ -1,0 +1,95 @@
+"""What is compiled: nothing of a number for each element, nothing that nobody asks for, NaN where the loop has it."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from training import param
+
+from gradchain import chain, presets
+from gradchain import transforms as t
+from gradchain.optim_wrapper.drivers import graphs
+from gradchain.optim_wrapper.drivers.vectorized import decompositions, prepared
+
+aten = torch.ops.aten
+SHAPE = (200, 200)  # alone: more elements than in a stack
+
+
+def bodies(recipe, monkeypatch, shape=SHAPE):
+    """The graphs that the compiler would be given in two steps."""
+    seen = []
+    monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: seen.append(body) or body.forward)
+    p = param(*shape)
+    optimizer = recipe.optimizer([p], driver="compiled")
+    for i in range(2):
+        p.grad = torch.sin(p.detach() + i)
+        optimizer.step()
+    return seen
+
+
+def number(node):
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.dim() == 0
+
+
+def test_numbers_made_of_a_sum_are_stored_before_the_loop_that_uses_them(monkeypatch):
+    recipe = chain(t.Cautious(), t.LearningRate(lr=0.1), t.SpeedLimit(speed_limit=10.0))
+    (body,) = bodies(recipe, monkeypatch)
+    uses = [(node, user) for node in body.graph.nodes if number(node) for user in node.users if user.op != "output"]
+    crossing = [
+        node for node, user in uses if not number(user) and node.op != "placeholder" and user.target != aten.copy_.default
+    ]
+    assert crossing and {node.target for node in crossing} == {aten.as_strided.default}
+
+
+def test_numbers_of_answers_are_worked_out_on_the_host(monkeypatch):
+    """Of a tile the graph has sums alone, none of which is made where it is answered already."""
+    found = bodies(presets.c_adamw(), monkeypatch, (1024, 1024))
+    assert len(found) == 2
+    for body in found:
+        targets = [node.target for node in body.graph.nodes]
+        assert not {aten.clamp_min.Tensor, aten.reciprocal.default, aten.pow.Tensor_Tensor} & set(targets)
+    assert [sum(node.target == aten.sum.default for node in body.graph.nodes) for body in found] == [1, 0]
+
+
+def test_a_number_in_the_dtype_of_its_tensor_is_not_converted():
+    traced = make_fx(lambda x, a: (x * a,), tracing_mode="fake")(torch.ones(4), torch.ones(()))
+    assert not prepared(traced.graph, {node for node in traced.graph.nodes if node.name.startswith("a")})
+    assert [node.target for node in traced.graph.nodes if node.op == "call_function"] == [aten.mul.Tensor]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), -1.0, 0.0, 2.0])
+def test_clamping_from_below_is_another_operation_and_the_same_number(value):
+    x = torch.tensor([value, 1.0])
+
+    def clamped(x):
+        return x.clamp(min=0), x.clamp(0, 1), x.clamp(min=-1), x.clamp(max=0)
+
+    traced = make_fx(clamped, decomposition_table=decompositions(), tracing_mode="fake")(x)
+    assert [node.target for node in traced.graph.nodes].count(aten.relu.default) == 1
+    torch.testing.assert_close(traced(x), clamped(x), rtol=0, atol=0, equal_nan=True)
+    whole = make_fx(lambda x: (x.clamp(min=0),), decomposition_table=decompositions(), tracing_mode="fake")(torch.ones(3).int())
+    assert aten.relu.default not in [node.target for node in whole.graph.nodes]
+
+
+def test_a_graph_that_calls_nothing_compiles():
+    body = make_fx(lambda x, y: (y,), tracing_mode="fake")(torch.ones(2), torch.zeros(3))
+    run, failure = graphs.compiled(body, [{}])
+    assert failure is None
+    torch.testing.assert_close(run(torch.ones(2), torch.arange(3.0)), (torch.arange(3.0),))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [SHAPE, (300, 8)])
+def test_compiled_nan_is_where_the_loop_has_it(shape):
+    params = []
+    for driver in ("compiled", "loop"):
+        p = param(*shape)
+        optimizer = presets.ladam(lr=0.1).optimizer([p], driver=driver)
+        for i in range(3):
+            p.grad = torch.sin(torch.arange(p.numel()).reshape(shape) + i)
+            p.grad[3, 5], p.grad[7, 2] = float("nan"), float("inf")
+            optimizer.step()
+        params.append(p.detach())
+    assert params[0].isnan().any() and not params[0].isnan().all()
+    torch.testing.assert_close(*params, rtol=1e-5, atol=1e-6, equal_nan=True)
