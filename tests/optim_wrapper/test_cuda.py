@@ -10,7 +10,7 @@ from training import param
 
 from gradchain import ChainError, chain, presets
 from gradchain import transforms as t
-from gradchain.optim_wrapper.drivers import plan
+from gradchain.optim_wrapper.drivers import parts
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 ROWS = pytest.mark.parametrize("recipe", list(PRESETS.values()), ids=PRESETS)
@@ -20,7 +20,7 @@ SMALL = 1000  # elements, so that the matrices count as large
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(plan, "SMALL", SMALL)
+    monkeypatch.setattr(parts, "SMALL", SMALL)
 
 
 @pytest.fixture

@@ -175,3 +175,24 @@ def test_a_run_that_is_saved_and_loaded_goes_on_to_the_bit():
     second.load_state_dict(first.state_dict())
     run(second, 3)
     assert identical(snapshot(whole), snapshot(second))
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES.values()), ids=RECIPES)
+def test_many_tiny_parameters_go_to_the_kernel_as_one_tensor(recipe):
+    """A stack of those of one shape, and a list of the others; where one has no gradient, a list for that step."""
+
+    def tiny(driver):
+        shapes = [(3, 4)] * 70 + [()] * 70 + [(5,)] * 2
+        params = [param(*shape, seed=i, dtype=torch.float64) for i, shape in enumerate(shapes)]
+        return recipe.optimizer(params, driver=driver)
+
+    ours, loop = tiny("stacked"), tiny("loop")
+    torch.testing.assert_close(run(ours, 6, absent=1), run(loop, 6, absent=1), rtol=1e-9, atol=1e-12)
+    assert sorted((home.stacked, len(home.raw)) for home in ours._drive.plan.homes) == [
+        (False, 1),
+        (False, 2),
+        (True, 69),
+        (True, 70),
+    ]
+    for p, q in zip(ours.state.values(), loop.state.values(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)

@@ -11,7 +11,7 @@ from benchmarks.contestants import eight_links
 from benchmarks.measure import extra
 from gradchain import chain, presets
 from gradchain import transforms as t
-from gradchain.optim_wrapper.drivers import graphs, plan, tiles
+from gradchain.optim_wrapper.drivers import graphs, parts, tiles
 
 SHAPES = [(7, 4), (4, 3, 2), (50,), (2, 30)]  # uneven tiles, more than two dimensions, one, a row a tile
 
@@ -23,7 +23,7 @@ def small_tiles(monkeypatch):
     """Tiles of few elements, whatever the number of questions."""
     monkeypatch.setattr(tiles, "TILE", 8)
     monkeypatch.setattr(tiles, "READS", 99)
-    monkeypatch.setattr(plan, "SMALL", 0)
+    monkeypatch.setattr(parts, "SMALL", 0)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_graphs_of_tiles_for_the_compiler_give_the_loop_s_numbers(name, small_ti
 @pytest.mark.slow
 def test_compiled_tiles_give_the_loop_s_numbers(monkeypatch, runs):
     monkeypatch.setattr(tiles, "TILE", 1 << 10)
-    monkeypatch.setattr(plan, "SMALL", 0)
+    monkeypatch.setattr(parts, "SMALL", 0)
     ours = trained(eight_links(), "compiled", 4, [(70, 64)], torch.float32)
     equal(ours, trained(eight_links(), "loop", 4, [(70, 64)], torch.float32), rtol=1e-5, atol=1e-7)
     assert runs == {known: {(16, 64), (6, 64)} for known in range(4)}  # a border, two sums, and the step
@@ -122,3 +122,22 @@ def test_no_temporary_is_as_large_as_the_parameter(recipe):
     optimizer = recipe.optimizer([p], driver="stacked")
     optimizer.step()
     assert extra(optimizer, "cpu") < 0.3 * 4 * p.numel()
+
+
+def test_a_compiled_parameter_that_is_one_of_many_is_left_whole(monkeypatch):
+    """Its temporaries may take a twentieth of all parameters' memory."""
+    monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: body.forward)
+    monkeypatch.setattr(tiles, "TILE", 32)
+    monkeypatch.setattr(parts, "SMALL", 0)
+    shapes = [(16, 8), *[(64, 2 * i) for i in range(30, 32)]]  # 128 of 7,936 elements
+
+    def kinds(driver):
+        params = [param(*shape) for shape in shapes]
+        optimizer = presets.ladam().optimizer(params, driver=driver)
+        for p in params:
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        return [type(home) is tiles.TiledHome for home in optimizer._drive.plan.homes]
+
+    assert kinds("compiled") == [False, True, True]
+    assert kinds("stacked") == [True, True, True]

@@ -2,8 +2,8 @@
 
 loop      one parameter at a time, eagerly
 stacked   small parameters of one shape as one, large ones in tiles of rows, the others one at a time, eagerly
-compiled  the same, each shape as one compiled graph, or one for each question to other tiles; on a GPU no tiles, but some
-          large parameters of a shape in one call
+compiled  the same, each shape as one compiled graph, or one for each question to other tiles; a parameter that is one of many
+          is left whole, as its temporaries are few beside all; on a GPU no tiles, but some large ones of a shape in one call
 auto      stacked, on every device
 
 On a CPU all but the loop hand a chain that is as a whole what a fused kernel of torch computes to that kernel, see ``fused``.

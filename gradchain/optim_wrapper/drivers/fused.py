@@ -6,6 +6,7 @@ state stays where every driver has it. Only whole chains are looked up: one link
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -116,9 +117,10 @@ class Fused:
     keys: Sequence[str]  # of what the kernel takes of them
     count: float  # steps so far
     steps: Tensor  # the same, as the parameters' states have it
-    stacks: dict[str, Tensor]  # the states, where the parameters are the rows of
-    buffer: Tensor | None  # this one, see flat
-    scratch: Sequence[Tensor]  # and memory for the gradients
+    stacked: bool  # whether the kernel takes all as one, in which they are the rows
+    stacks: dict[str, Tensor]  # of a stack: the states
+    buffer: Tensor | None  # the parameters, where they live in it, see flat
+    scratch: Sequence[Tensor]  # memory for the parameters and their gradients, flat
     links: Links = ()
     fields: dict[str, Any] = field(default_factory=lambda: {})
 
@@ -129,10 +131,13 @@ class Fused:
         self.scalars = [i for i, param in enumerate(self.raw) if param.dim() == 0]  # links see them, and keep state, as vectors
         self.vectors = list(map(elements, self.raw))
         self.taken = [[state[key] for state in self.states] for key in self.keys]
-        if self.buffer is not None:
-            self.vectors, self.scalars = [self.buffer], []
+        if self.stacked:
+            shape = (len(self.raw), *self.raw[0].shape)
+            param, self.gathered = (flat[: math.prod(shape)].view(shape) for flat in self.scratch)
+            self.param = param if self.buffer is None else self.buffer
+            self.rows = list(self.param.unbind())
+            self.vectors, self.scalars = [self.param], []
             self.taken = [[self.stacks[key]] for key in self.keys]
-            self.gathered = self.scratch[-1][: self.buffer.numel()].view_as(self.buffer)
 
     def bind(self, links: Links) -> None:
         """Take the links as they are now."""
@@ -144,13 +149,14 @@ class Fused:
     def batch(self, grads: Sequence[Tensor | None], lr: Tensor, step: Any) -> Call:
         """The step of those that have a gradient."""
         mine = [grads[place] for place in self.places]
-        if not any(grad is None for grad in mine):
-            return Call(self, mine, lr)  # pyright: ignore[reportArgumentType]
+        there = [grad for grad in mine if grad is not None]
+        if len(there) == len(mine):
+            return Call(self, there, lr)
         present = [i for i, grad in enumerate(mine) if grad is not None]
-        names = ("infos", "states")
-        part = replace(self, **{name: [getattr(self, name)[i] for i in present] for name in names}, buffer=None, links=())
+        chosen = {name: [getattr(self, name)[i] for i in present] for name in ("infos", "states")}
+        part = replace(self, **chosen, stacked=False, links=())
         part.bind(self.links)
-        return Call(part, [mine[i] for i in present], lr)  # pyright: ignore[reportArgumentType]
+        return Call(part, there, lr)
 
 
 class Call:
@@ -167,8 +173,9 @@ class Call:
     def brought(self) -> Tensors:
         """The gradients, copied where they are not in the form of what they step, or would be marked as written."""
         home, dtype = self.home, self.home.raw[0].dtype
-        if home.buffer is not None:
-            torch.autograd.graph.increment_version(home.raw)  # written past them
+        if home.stacked:
+            if home.buffer is None:
+                torch.stack(home.raw, out=home.param)
             return [torch.stack(self.grads, out=home.gathered)]
         odd = [type(grad) is not Tensor or grad.dtype != dtype or grad.requires_grad for grad in self.grads]
         if not any(odd) and list(map(Tensor.stride, self.grads)) == home.strides:
@@ -187,6 +194,10 @@ class Call:
             for i in home.scalars:
                 grads[i] = elements(grads[i])
             home.kernel(home.vectors, grads, home.taken, home.count, dict(home.fields))
+            if home.stacked and home.buffer is None:
+                torch._foreach_copy_(home.raw, home.rows)  # pyright: ignore[reportPrivateImportUsage]
+            elif home.stacked:
+                torch.autograd.graph.increment_version(home.raw)  # written past them
             if len(home.infos) == len(home.steps):
                 home.steps.add_(1)
             else:

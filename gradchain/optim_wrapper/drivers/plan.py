@@ -8,29 +8,26 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Hashable, Iterable
-from itertools import chain, compress
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradchain.optim_wrapper.drivers.batch import Batch, Home, Step
-from gradchain.optim_wrapper.drivers.bundles import BUNDLE, BundledHome
+from gradchain.optim_wrapper.drivers.bundles import BundledHome
 from gradchain.optim_wrapper.drivers.flat import moved
 from gradchain.optim_wrapper.drivers.flow import compute_dtype
-from gradchain.optim_wrapper.drivers.fused import Call, Fused, Kernel, kernel_of
+from gradchain.optim_wrapper.drivers.fused import Call, Fused
 from gradchain.optim_wrapper.drivers.graphs import Graph
 from gradchain.optim_wrapper.drivers.loop import Job, Row, loop
+from gradchain.optim_wrapper.drivers.parts import Part, counts, is_tiny, parted
 from gradchain.optim_wrapper.drivers.program import split
-from gradchain.optim_wrapper.drivers.tiles import TiledHome, rows_of_tile
+from gradchain.optim_wrapper.drivers.tiles import TiledHome, left_whole, rows_of_tile
 from gradchain.optim_wrapper.hyperparameters import scalar
 
 if TYPE_CHECKING:
     from gradchain.optim_wrapper.optimizer import ChainOptimizer
-
-SMALL = 1 << 15  # elements of a parameter up to which stacking costs less than running it alone
-STACK = 1 << 17  # elements of a stack, so that what it is worked out with stays in a core's cache
-ACCELERATED = 1 << 20  # the same off the CPU, where a launch costs more
 
 
 class Planned:
@@ -81,21 +78,13 @@ class Kept(NamedTuple):
     buffers: list[Tensor]  # of which parameters are rows, with ``flatten``
 
 
-class Part(NamedTuple):
-    """Parameters that run together."""
-
-    rows: list[Row]
-    kernel: Kernel | None  # which makes the whole step
-    stacked: bool  # small ones of one shape, with one state; otherwise a list for a kernel, large ones, or one alone
-
-
 class Plan:
     """Which parameters run together, and where their state is."""
 
     def __init__(self, optimizer: ChainOptimizer, compile: bool, flatten: bool, earlier: Kept) -> None:
         self.at = [(g, i) for g, group in enumerate(optimizer.param_groups) for i in range(len(group["params"]))]
-        self.odd: list[Row] = []  # run one by one
-        parts = self._parts(optimizer, compile, flatten)
+        self.whole = left_whole(_params(optimizer)) if compile else 0
+        parts, self.odd = parted(optimizer.rows(stateful=True), lambda row: self._common_to(optimizer, row), compile, flatten)
         self.scratch = _scratch([part.rows for part in parts if part.stacked])
         self.kept = Kept({}, list(earlier.buffers))
         self.homes: list[Home | Fused] = []
@@ -105,27 +94,6 @@ class Plan:
         used = {param.untyped_storage().data_ptr() for param in _params(optimizer)} if self.kept.buffers else set[int]()
         self.kept.buffers[:] = [one for one in self.kept.buffers if one.untyped_storage().data_ptr() in used]
         self._note(optimizer)
-
-    def _parts(self, optimizer: ChainOptimizer, compile: bool, flatten: bool) -> list[Part]:
-        """The parameters that run together; the others are noted as odd."""
-        kinds: dict[tuple[Kernel | None, bool, Hashable], list[Row]] = {}
-        for row in optimizer.rows(stateful=True):
-            if not _ordinary(row):
-                self.odd.append(row)
-                continue
-            kernel = kernel_of(row.links, row.info, row.state)
-            listed = kernel is not None and not (flatten and _small(row) and row.info.param.device.type == "cpu")
-            kinds.setdefault((kernel, listed, self._kind(optimizer, row, listed)), []).append(row)
-        parts: list[Part] = []
-        for (kernel, listed, _), rows in kinds.items():
-            stacks = not listed and _small(rows[0])
-            batches = [rows] if listed else _batches(rows, compile)
-            parts += [Part(batch, kernel, stacks and len(batch) > 1) for batch in batches]
-        if not compile:
-            kept = [bool(part.stacked or part.kernel or _traced(part.rows[0].info.param)) for part in parts]
-            self.odd += [part.rows[0] for part, keep in zip(parts, kept, strict=True) if not keep]
-            parts = list(compress(parts, kept))
-        return parts
 
     def _note(self, optimizer: ChainOptimizer) -> None:
         """Remember what the plan was made for."""
@@ -158,35 +126,34 @@ class Plan:
         first, *others = home.groups
         return not others or all(optimizer.values(g) == optimizer.values(first) for g in others)
 
-    def _kind(self, optimizer: ChainOptimizer, row: Row, listed: bool) -> Hashable:
-        """What parameters that run together have in common."""
+    def _common_to(self, optimizer: ChainOptimizer, row: Row) -> Hashable:
+        """What parameters that run together have in common, beside their shapes."""
         group = self.at[row.info.place][0]
         values = optimizer.values(group)
         group = group if any(isinstance(value, Tensor) for value in values) else None
-        numbers = [(key, float(value)) for key, value in row.state.items() if _counts(key)]
-        state = [(key, value.shape, value.dtype) for key, value in row.state.items() if not _counts(key)]
-        param = row.info.param
-        form = (param.dtype, param.device)
+        numbers = [(key, float(value)) for key, value in row.state.items() if counts(key)]
+        form = (row.info.param.dtype, row.info.param.device)
         fixed, _ = split(row.links)
-        common = (row.label, fixed, values if group is None else group, tuple(numbers), form)
-        return common if listed else (*common, param.shape, param.stride(), tuple(state))
+        return (row.label, fixed, values if group is None else group, tuple(numbers), form)
 
     def _house(self, part: Part, buffer: Tensor | None, earlier: Kept) -> None:
         """Give parameters their home: the rows of a stack become their state."""
         common, first = self._common(part.rows, earlier), part.rows[0]
-        stacked = part.stacked and (part.kernel is None or buffer is not None)
+        stacked = part.stacked and (part.kernel is None or buffer is not None or is_tiny(first))
         state: dict[str, Tensor] = {}
-        for key in [key for key in first.state if not _counts(key)] if stacked or part.kernel is None else ():
+        for key in [key for key in first.state if not counts(key)] if stacked or part.kernel is None else ():
             state[key] = self._stacked(part.rows, key, earlier) if stacked else first.state[key]
         scratch = self.scratch[_scratch_of(first)] if stacked else ()
         if buffer is not None and all(buffer is not one for one in self.kept.buffers):
             self.kept.buffers.append(buffer)
         if part.kernel is not None:
             keys = [key for link in first.links for key in link.state_keys]
-            self.homes.append(Fused(**common, kernel=part.kernel, keys=keys, stacks=state, buffer=buffer, scratch=scratch))
+            own: dict[str, Any] = {"stacked": stacked, "stacks": state, "buffer": buffer, "scratch": scratch}
+            self.homes.append(Fused(**common, kernel=part.kernel, keys=keys, **own))
         else:
-            since = {key: float(value) for key, value in first.state.items() if _counts(key) and key != "step"}
-            kind = Home if stacked or not rows_of_tile(first.info.param) else TiledHome
+            since = {key: float(value) for key, value in first.state.items() if counts(key) and key != "step"}
+            tiled = not stacked and first.info.param.numel() > self.whole and rows_of_tile(first.info.param) > 0
+            kind = TiledHome if tiled else Home
             kind = BundledHome if len(part.rows) > 1 and not stacked else kind
             self.homes.append(kind(**common, state=state, since=since, scratch=scratch, buffer=buffer))
 
@@ -238,47 +205,8 @@ class Plan:
             self.version = -1 if parted else self._counted()
 
 
-def _counts(key: str) -> bool:
-    """Whether a state counts steps."""
-    return key.rpartition("/")[2] in ("step", "since")
-
-
 def _same(first: Iterable[Any], second: Iterable[Any]) -> bool:
     return all(map(operator.is_, first, second))
-
-
-def _ordinary(row: Row) -> bool:
-    """Whether a parameter may run with others, or compiled: a dense tensor of real numbers with a place in memory.
-
-    Links with the trait "eager" run plain tensors one by one, whatever the driver.
-    """
-    param, grad = row.info.param, row.info.param.grad
-    if any("eager" in link.transform.traits for link in row.links):
-        return False
-    if type(param) not in (Tensor, nn.Parameter) or (grad is not None and type(grad) is not Tensor):
-        return False
-    if param.is_complex() or param.is_meta or param.numel() == 0:
-        return False
-    return torch.empty_like(param, device="meta").stride() == param.stride()
-
-
-def _small(row: Row) -> bool:
-    """Whether a parameter is one for a stack."""
-    return row.info.param.numel() <= SMALL and row.info.param.is_contiguous()
-
-
-def _batches(kind: list[Row], compile: bool) -> list[list[Row]]:
-    """Stacks of small parameters; the others alone, or some in a call where calls are what takes time."""
-    param, small = kind[0].info.param, _small(kind[0])
-    stack = STACK if param.device.type == "cpu" else ACCELERATED
-    most = max(1, stack // param.numel()) if small else BUNDLE if compile and param.is_cuda else 1
-    size = most if small else -(-len(kind) // -(-len(kind) // most))  # bundles of one size have one graph
-    return [kind[i : i + size] for i in range(0, len(kind), size)]
-
-
-def _traced(param: Tensor) -> bool:
-    """Whether a parameter that runs alone, uncompiled, had better be a graph: in tiles, or with numbers made on the host."""
-    return param.is_cuda or rows_of_tile(param) > 0
 
 
 def _scratch_of(row: Row) -> Hashable:

@@ -1,0 +1,109 @@
+"""Which parameters run together: small ones of one shape in stacks, what a kernel takes in lists, large ones alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gradchain.optim_wrapper.drivers.bundles import BUNDLE
+from gradchain.optim_wrapper.drivers.fused import Kernel, kernel_of
+from gradchain.optim_wrapper.drivers.loop import Row
+from gradchain.optim_wrapper.drivers.tiles import rows_of_tile
+
+SMALL = 1 << 15  # elements of a parameter up to which stacking costs less than running it alone
+STACK = 1 << 17  # elements of a stack, so that what it is worked out with stays in a core's cache
+TINY = 1 << 10  # elements of a parameter up to which a stack costs less than a place in a list for a kernel
+MANY = 64  # of them at least
+ACCELERATED = 1 << 20  # the same off the CPU, where a launch costs more
+
+
+class Part(NamedTuple):
+    """Parameters that run together."""
+
+    rows: list[Row]
+    kernel: Kernel | None  # which makes the whole step
+    stacked: bool  # small ones of one shape, with one state; otherwise a list for a kernel, large ones, or one alone
+
+
+def parted(
+    rows: Iterable[Row], common: Callable[[Row], Hashable], compile: bool, flatten: bool
+) -> tuple[list[Part], list[Row]]:
+    """The parts, and what runs one by one. common: what those that run together must have in common, beside their shapes."""
+    odd: list[Row] = []
+    alike: dict[tuple[Kernel | None, Hashable, Hashable], list[Row]] = {}
+    for row in rows:
+        if _ordinary(row):
+            alike.setdefault((kernel_of(row.links, row.info, row.state), common(row), _form(row)), []).append(row)
+        else:
+            odd.append(row)
+    parts: list[Part] = []
+    lists: dict[tuple[Kernel, Hashable], list[Row]] = {}
+    for (kernel, shared, _), kind in alike.items():
+        few = not (flatten and _small(kind[0])) and not (is_tiny(kind[0]) and len(kind) >= MANY)
+        if kernel is not None and few:
+            lists.setdefault((kernel, shared), []).extend(kind)
+        else:
+            parts += [Part(batch, kernel, _small(kind[0]) and len(batch) > 1) for batch in _batches(kind, compile)]
+    parts += [Part(sorted(kind, key=lambda row: row.info.place), kernel, False) for (kernel, _), kind in lists.items()]
+    if not compile:
+        odd += [part.rows[0] for part in parts if not _kept(part)]
+        parts = list(filter(_kept, parts))
+    return parts, odd
+
+
+def _kept(part: Part) -> bool:
+    """Whether a part that is not compiled runs as such."""
+    return bool(part.stacked or part.kernel or _traced(part.rows[0].info.param))
+
+
+def counts(key: str) -> bool:
+    """Whether a state counts steps."""
+    return key.rpartition("/")[2] in ("step", "since")
+
+
+def _ordinary(row: Row) -> bool:
+    """Whether a parameter may run with others, or compiled: a dense tensor of real numbers with a place in memory.
+
+    Links with the trait "eager" run plain tensors one by one, whatever the driver.
+    """
+    param, grad = row.info.param, row.info.param.grad
+    if any("eager" in link.transform.traits for link in row.links):
+        return False
+    if type(param) not in (Tensor, nn.Parameter) or (grad is not None and type(grad) is not Tensor):
+        return False
+    if param.is_complex() or param.is_meta or param.numel() == 0:
+        return False
+    return torch.empty_like(param, device="meta").stride() == param.stride()
+
+
+def _small(row: Row) -> bool:
+    """Whether a parameter is one for a stack."""
+    return row.info.param.numel() <= SMALL and row.info.param.is_contiguous()
+
+
+def is_tiny(row: Row) -> bool:
+    """Whether a kernel takes longer for a parameter than copying it into a stack."""
+    return row.info.param.numel() <= TINY and row.info.param.is_contiguous()
+
+
+def _form(row: Row) -> Hashable:
+    """What the parameters of one graph have in common."""
+    state = [(key, value.shape, value.dtype) for key, value in row.state.items() if not counts(key)]
+    return (row.info.param.shape, row.info.param.stride(), tuple(state))
+
+
+def _batches(kind: list[Row], compile: bool) -> list[list[Row]]:
+    """Stacks of small parameters; the others alone, or some in a call where calls are what takes time."""
+    param, small = kind[0].info.param, _small(kind[0])
+    stack = STACK if param.device.type == "cpu" else ACCELERATED
+    most = max(1, stack // param.numel()) if small else BUNDLE if compile and param.is_cuda else 1
+    size = most if small else -(-len(kind) // -(-len(kind) // most))  # bundles of one size have one graph
+    return [kind[i : i + size] for i in range(0, len(kind), size)]
+
+
+def _traced(param: Tensor) -> bool:
+    """Whether a parameter that runs alone, uncompiled, had better be a graph: in tiles, or with numbers made on the host."""
+    return param.is_cuda or rows_of_tile(param) > 0
