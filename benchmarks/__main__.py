@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from benchmarks.measure import Result, floor, paired
 from benchmarks.report import write
 from benchmarks.workloads import LARGE, QUICK, RELATIONAL, WORKLOADS, Shapes
 
+SMALL = 1 << 15  # elements of parameters that ``flatten`` moves
 MANY = 200  # tensors beyond which a graph of all of them takes minutes to compile
 
 
@@ -32,11 +34,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _plan(options: argparse.Namespace) -> list[tuple[str, Shapes, dict[str, Make]]]:
     peers = {} if options.no_peers else contestants.PEERS
     peers = peers if options.device == "cpu" else contestants.captured() | peers
+    plan: list[tuple[str, Shapes, dict[str, Make]]] = []
     if options.quick:
         plan = [(name, shapes, contestants.own(("stacked", "compiled")) | peers) for name, shapes in QUICK.items()]
     else:
         workloads = WORKLOADS if options.device == "cpu" else WORKLOADS | LARGE
-        plan = [(name, shapes, contestants.own() | peers) for name, shapes in workloads.items()]
+        for name, shapes in workloads.items():
+            flat = contestants.flattened() if max(map(math.prod, shapes)) <= SMALL else {}
+            plan.append((name, shapes, contestants.own() | flat | peers))
         plan += [(name, shapes, contestants.relational()) for name, shapes in RELATIONAL.items()]
     return [
         (workload, shapes, {name: make for name, make in makes.items() if re.search(options.only, name)})

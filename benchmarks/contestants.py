@@ -71,6 +71,12 @@ def own(drivers: tuple[str, ...] = ("loop", "stacked", "compiled")) -> dict[str,
     return {f"{name}, {driver}": partial(ours, make, driver) for name, make in CHAINS.items() for driver in drivers}
 
 
+def flattened() -> dict[str, Make]:
+    drivers = {"adamw": "stacked"}  # a fused kernel either way
+    made = {name: partial(ours, make, drivers.get(name, "compiled"), flatten=True) for name, make in CHAINS.items()}
+    return {f"{name}, {make.args[1]}, flatten": make for name, make in made.items()}
+
+
 class Captured:
     """A compiled step of ours, replayed as a CUDA graph: gradients have to stay where they are."""
 

@@ -46,7 +46,7 @@ def extra(optimizer: Any, device: str) -> int:
     events = sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns())  # pyright: ignore
     for event in events:
         if event.name() == "[memory]":
-            held += event.nbytes()
+            held += event.nbytes()  # pyright: ignore
             most = max(most, held)
     return most
 
