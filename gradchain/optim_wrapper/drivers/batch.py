@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from gradchain.optim_wrapper.drivers.flow import plan_of
 from gradchain.optim_wrapper.drivers.graphs import Graph
@@ -75,26 +76,36 @@ class Step:
 
 
 @dataclass
-class Home:
-    """Where the parameters of a batch live: what stays from step to step."""
+class Members:
+    """Parameters that run together: what stays from step to step."""
 
-    gathers: ClassVar[bool] = True  # several parameters stand in one stack
     infos: Sequence[ParamInfo]
     groups: Sequence[int]  # theirs
     at: tuple[int, int]  # group and position of the first of them
     label: str
     used: frozenset[str]
     states: Sequence[dict[str, Tensor]]  # live, flat, by parameter
-    state: dict[str, Tensor]  # the same tensors; of a stack, one for all parameters
-    since: dict[str, float]  # steps at which links have joined a saved run
     count: float  # steps so far
     steps: Tensor  # the same, as the parameters' states have it
-    scratch: Sequence[Tensor]  # of a stack: flat, for the parameters and their gradients
-    buffer: Tensor | None = None  # of a stack whose parameters are its rows, see flat
 
     def __post_init__(self) -> None:
         self.raw = [info.param.detach() for info in self.infos]
         self.places = [info.place for info in self.infos]
+
+
+@dataclass
+class Home(Members):
+    """Where the parameters of a batch live."""
+
+    gathers: ClassVar[bool] = True  # several parameters stand in one stack
+    state: dict[str, Tensor]  # the tensors of their states; of a stack, one for all parameters
+    since: dict[str, float]  # steps at which links have joined a saved run
+    scratch: Sequence[Tensor]  # of a stack: flat, for the parameters and their gradients
+    buffer: Tensor | None = None  # of a stack whose parameters are its rows, see flat
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.stacked = self.gathers and len(self.raw) > 1
         one = operator.itemgetter(*self.places)
         self.pick: Callable[[Sequence[Any]], tuple[Any, ...]] = one if len(self.raw) > 1 else lambda all_: (one(all_),)

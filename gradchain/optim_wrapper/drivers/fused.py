@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
+from gradchain.optim_wrapper.drivers.batch import Members
 from gradchain.optim_wrapper.drivers.flow import compute_dtype
 from gradchain.optim_wrapper.drivers.loop import Job
 from gradchain.optim_wrapper.hyperparameters import Absent, BoundLink
@@ -104,19 +106,11 @@ def _number(value: Any) -> Any:
 
 
 @dataclass
-class Fused:
-    """Parameters that one call of a kernel steps: what stays from step to step."""
+class Fused(Members):
+    """Parameters that one call of a kernel steps."""
 
     kernel: Kernel
-    infos: Sequence[ParamInfo]
-    groups: Sequence[int]  # theirs
-    at: tuple[int, int]  # group and position of the first of them
-    label: str
-    used: frozenset[str]
-    states: Sequence[dict[str, Tensor]]  # live, flat, by parameter
-    keys: Sequence[str]  # of what the kernel takes of them
-    count: float  # steps so far
-    steps: Tensor  # the same, as the parameters' states have it
+    keys: Sequence[str]  # of what the kernel takes of their states
     stacked: bool  # whether the kernel takes all as one, in which they are the rows
     stacks: dict[str, Tensor]  # of a stack: the states
     buffer: Tensor | None  # the parameters, where they live in it, see flat
@@ -124,9 +118,9 @@ class Fused:
     links: Links = ()
     fields: dict[str, Any] = field(default_factory=lambda: {})
 
+    @override
     def __post_init__(self) -> None:
-        self.raw = [info.param.detach() for info in self.infos]
-        self.places = [info.place for info in self.infos]
+        super().__post_init__()
         self.strides = list(map(Tensor.stride, self.raw))
         self.scalars = [i for i, param in enumerate(self.raw) if param.dim() == 0]  # links see them, and keep state, as vectors
         self.vectors = list(map(elements, self.raw))
