@@ -31,8 +31,8 @@ def with_gradient(optimizer: ChainOptimizer) -> Iterator[Tensor]:
 
 def refuse_sparse(optimizer: ChainOptimizer) -> None:
     """RuntimeError where a gradient is sparse."""
-    params = (param for group in optimizer.param_groups for param in group["params"])
-    layouts = [grad.layout for param in params if (grad := param.grad) is not None]
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
+    layouts = [grad.layout for grad in grads if grad is not None]
     if layouts.count(torch.strided) == len(layouts):  # one quick pass over all of them
         return
     for param in with_gradient(optimizer):
