@@ -85,6 +85,15 @@ def test_compiled_tiles_give_the_loop_s_numbers(monkeypatch, runs):
     assert runs == {known: {(16, 64), (6, 64)} for known in range(4)}  # a border, two sums, and the step
 
 
+def test_the_smaller_tile_of_the_last_rows_is_not_compiled_beside_many(monkeypatch, small_tiles):
+    seen = []
+    monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: seen.append(body) or body.forward)
+    for rows, compiled in ((131, 2), (7, 4)):  # 65 tiles and one row, 3 and one
+        equal(trained(presets.c_adamw(), "compiled", 3, [(rows, 4)]), trained(presets.c_adamw(), "loop", 3, [(rows, 4)]))
+        assert len(seen) == compiled  # a sum and the step, of each shape that is compiled
+        seen.clear()
+
+
 def test_links_before_a_question_run_again_and_tiles_of_the_last_rows_are_smaller(small_tiles, runs):
     trained(presets.c_adamw(), "stacked", 1, [(7, 4)])
     assert runs == {0: {(2, 4), (1, 4)}, 1: {(2, 4), (1, 4)}}

@@ -233,7 +233,7 @@ class Batch:
         tensors = self.home.tensors(self.grads)
         key = self.key(until, answers, tensors)
         given = [*tensors, *self.numbers, *leaves(answers)]
-        graph = self.graph(key, lambda: self.program(Program, until, answers), given)
+        graph = self.graph(key, lambda: self.program(Program, until, answers), given, self.step.compile)
         return graph.run(*[given[i] for i in graph.places], *self.step.on_host(graph, given))
 
     def key(self, until: int | None, answers: dict[int, Answer], tensors: Sequence[Tensor]) -> Hashable:
@@ -248,10 +248,10 @@ class Batch:
             more = {"layout": WRAPPED, **more}
         return kind(home.links, home.used, keys, since, home.raw[0].dtype, self.plan, home.stacked, answers, until, **more)
 
-    def graph(self, key: Hashable, program: Callable[[], Program], given: list[Tensor]) -> Graph:
+    def graph(self, key: Hashable, program: Callable[[], Program], given: list[Tensor], compile: bool) -> Graph:
         """The graph of a program, made where it is not known; Untraceable where it cannot be."""
         if key not in self.step.graphs:
-            self.step.graphs[key] = self.traced(program(), given)
+            self.step.graphs[key] = self.traced(program(), given, compile)
         graph = self.step.graphs[key]
         if graph is None:
             raise Untraceable
@@ -265,12 +265,12 @@ class Batch:
         except ValueError as error:
             raise Untraceable from error
 
-    def traced(self, program: Program, given: list[Tensor]) -> Graph | None:
+    def traced(self, program: Program, given: list[Tensor], compile: bool) -> Graph | None:
         try:
             ids, on_cpu = {id(number) for number in self.numbers}, given[0].device.type == "cpu"
             numbers = [i for i, x in enumerate(given) if x.dim() == 0 and (x.device.type == "cpu" or id(x) in ids)]
             own = [i for i in numbers if on_cpu and id(given[i]) not in ids]
-            graph = Graph(program, given, [i for i in numbers if i not in own], own, self.step.compile)
+            graph = Graph(program, given, [i for i in numbers if i not in own], own, compile)
         except Exception as error:  # whatever tracing may raise
             warnings.warn(
                 f"parameters of shape {tuple(self.home.raw[0].shape)} run one by one: their chain cannot be traced "

@@ -25,6 +25,7 @@ from gradchain.optim_wrapper.shards import cut_dims
 TILE = 1 << 18  # elements
 LARGEST_WHOLE = 3 << 20  # elements of a compiled parameter whose temporaries stay in the cache
 SHARE = 40  # of which two make 5 % of the memory of all parameters
+MANY = 64  # tiles beside which a smaller one, of the last rows, is not worth compiling
 READS = 6  # questions at most, as each runs the links before it again
 
 Kind = type[Sum] | type[Border] | type[Work]
@@ -33,7 +34,7 @@ Kind = type[Sum] | type[Border] | type[Work]
 def rows_of_tile(param: Tensor) -> int:
     """Rows of a tile; 0 for a parameter that is better left whole: of few elements, or with rows that lie apart."""
     size, rows = param.numel(), param.shape[0] if param.dim() else 1
-    if size < 2 * TILE or rows < 2 or param.device.type != "cpu" or param.stride(0) * rows != size:
+    if size <= TILE or rows < 2 or param.device.type != "cpu" or param.stride(0) * rows != size:
         return 0
     return 1 << max(0, (TILE * rows // size).bit_length() - 1)  # a power of two: tiles of many parameters have one shape
 
@@ -190,7 +191,8 @@ class Tiled(Batch):
             given, shape = [*tensors, *self.numbers, *leaves(answers), *said], tensors[0].shape
             if shape not in graphs:
                 program = partial(self.program, TileProgram, until, answers, whole=whole, kinds=kinds, cut=cut)
-                graph = self.graph((key, kinds, shape), program, given)
+                compile = self.step.compile and (len(tiles) < MANY or shape == tiles[0][0].shape)
+                graph = self.graph((key, kinds, shape, compile), program, given, compile)
                 graphs[shape] = graph, self.step.on_host(graph, given)
             graph, numbers = graphs[shape]
             made.append(graph.run(*[given[i] for i in graph.places], *numbers))
