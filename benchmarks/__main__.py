@@ -13,8 +13,8 @@ from benchmarks.contestants import Make
 from benchmarks.measure import Result, floor, paired
 from benchmarks.report import write
 from benchmarks.workloads import LARGE, QUICK, RELATIONAL, WORKLOADS, Shapes
+from gradchain.optim_wrapper.drivers.parts import SMALL
 
-SMALL = 1 << 15  # elements of parameters that ``flatten`` moves
 MANY = 200  # tensors beyond which a graph of all of them takes minutes to compile
 
 

@@ -72,9 +72,11 @@ def own(drivers: tuple[str, ...] = ("loop", "stacked", "compiled")) -> dict[str,
 
 
 def flattened() -> dict[str, Make]:
-    drivers = {"adamw": "stacked"}  # a fused kernel either way
-    made = {name: partial(ours, make, drivers.get(name, "compiled"), flatten=True) for name, make in CHAINS.items()}
-    return {f"{name}, {make.args[1]}, flatten": make for name, make in made.items()}
+    made: dict[str, Make] = {}
+    for name, make in CHAINS.items():
+        driver = "stacked" if name == "adamw" else "compiled"  # a fused kernel either way
+        made[f"{name}, {driver}, flatten"] = partial(ours, make, driver, flatten=True)
+    return made
 
 
 class Captured:

@@ -1,5 +1,7 @@
 """What is compiled: nothing of a number for each element, nothing that nobody asks for, NaN where the loop has it."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +10,8 @@ from training import param
 
 from gradchain import chain, presets
 from gradchain import transforms as t
-from gradchain.optim_wrapper.drivers import graphs
+from gradchain.optim_wrapper.drivers import graphs, plan
+from gradchain.optim_wrapper.drivers.batch import Step
 from gradchain.optim_wrapper.drivers.vectorized import decompositions, prepared
 
 aten = torch.ops.aten
@@ -50,6 +53,33 @@ def test_numbers_of_answers_are_worked_out_on_the_host(monkeypatch):
         targets = [node.target for node in body.graph.nodes]
         assert not {aten.clamp_min.Tensor, aten.reciprocal.default, aten.pow.Tensor_Tensor} & set(targets)
     assert [sum(node.target == aten.sum.default for node in body.graph.nodes) for body in found] == [1, 0]
+
+
+def test_what_is_made_of_hyperparameters_is_made_once_for_all_parameters(monkeypatch):
+    """Also where parameters have answers of their own: two graphs of one chain, three parameters."""
+    steps = []
+    monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: body.forward)
+    monkeypatch.setattr(plan, "Step", lambda *args: steps.append(Step(*args)) or steps[-1])
+    params = [param(1024, 1024, seed=i) for i in range(3)]
+    optimizer = presets.c_adamw().optimizer(params, driver="compiled")
+    for p in params:
+        p.grad = torch.sin(p.detach())
+    optimizer.step()
+    assert len(steps[0].numbers) == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "narrow"), [((300, 8), True), ((300, 2, 2), True), ((300, 9), False), ((300, 4, 4), False), ((8,), False)]
+)
+def test_short_rows_take_narrow_vectors_where_there_are_wider_ones(monkeypatch, shape, narrow):
+    def widths(stacked):
+        x = torch.ones((5, *shape) if stacked else shape)
+        return {form.get("cpp.simdlen") for form in graphs._options(SimpleNamespace(stacked=stacked), x)}
+
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert widths(False) == widths(True) == {256 if narrow else None}
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert widths(False) == widths(True) == {None}
 
 
 def test_a_number_in_the_dtype_of_its_tensor_is_not_converted():

@@ -269,8 +269,8 @@ class Batch:
         try:
             ids, on_cpu = {id(number) for number in self.numbers}, given[0].device.type == "cpu"
             numbers = [i for i, x in enumerate(given) if x.dim() == 0 and (x.device.type == "cpu" or id(x) in ids)]
-            own = [i for i in numbers if on_cpu and id(given[i]) not in ids]
-            graph = Graph(program, given, [i for i in numbers if i not in own], own, compile)
+            common = [i for i in numbers if id(given[i]) in ids or not on_cpu]
+            graph = Graph(program, given, common, [i for i in numbers if i not in common], compile)
         except Exception as error:  # whatever tracing may raise
             warnings.warn(
                 f"parameters of shape {tuple(self.home.raw[0].shape)} run one by one: their chain cannot be traced "

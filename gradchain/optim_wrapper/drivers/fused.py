@@ -1,7 +1,8 @@
 """Chains that one of torch's fused kernels computes as a whole: plain Adam, AdamW, AMSGrad, SGD and Adagrad.
 
-On a CPU, where links and dtypes are such, the parameters of a kind go to the kernel as one list, whatever their shapes; their
-state stays where every driver has it. Only whole chains are looked up: one link more, and the chain runs as any other.
+On a CPU, where links and dtypes are such, the parameters of a kind go to the kernel as one list, whatever their shapes, or
+many tiny ones of a shape as one tensor; their state stays where every driver has it. Only whole chains are looked up: one link
+more, and the chain runs as any other.
 """
 
 from __future__ import annotations

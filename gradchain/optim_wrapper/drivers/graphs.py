@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from gradchain.optim_wrapper.drivers.program import Program
-from gradchain.optim_wrapper.drivers.vectorized import decompositions, prepared
+from gradchain.optim_wrapper.drivers.vectorized import decompositions, prepared, set_apart
 
 Function = Callable[..., Sequence[Any]]
 NUMBERS_FIRST_SEEN: dict[str, Function] = {}  # host parts by their code: programs of one chain have the same
@@ -62,10 +62,14 @@ class Graph:
             numbers = [*map(self.places.index, own), *entering]
             host, self.body, kept = _parted(self.body, numbers, device, compile)
             self.of_own, self.places = host.forward, [self.places[i] for i in kept]
-        self.run: Function = self.body.forward
         self.failure: Exception | None = None  # the compiler's
         if compile:
+            if device.type == "cpu":
+                set_apart(self.body.graph)
+                self.body.recompile()
             self.run, self.failure = compiled(self.body, _options(program, tensors[0]))
+        else:
+            self.run: Function = self.body.forward
 
 
 def _options(program: Program, param: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -167,5 +171,6 @@ def _through_inductor(body: fx.GraphModule, options: dict[str, Any]) -> Function
 
         with config.patch({name: value for name, value in options.items() if hasattr(config, name)}):
             graph = compile_fx_inner(copy, examples)
-    call = getattr(graph, "current_callable", None) or graph  # without what torch does about each call
+    on_cpu = all(example.device.type == "cpu" for example in examples)
+    call = (on_cpu and getattr(graph, "current_callable", None)) or graph  # without what torch does about each call
     return lambda *tensors: call(list(tensors))

@@ -15,9 +15,9 @@ from gradchain.optim_wrapper.drivers.tiles import rows_of_tile
 
 SMALL = 1 << 15  # elements of a parameter up to which stacking costs less than running it alone
 STACK = 1 << 17  # elements of a stack, so that what it is worked out with stays in a core's cache
-TINY = 1 << 10  # elements of a parameter up to which a stack costs less than a place in a list for a kernel
-MANY = 64  # of them at least
 ACCELERATED = 1 << 20  # the same off the CPU, where a launch costs more
+TINY = 1 << 10  # elements of a parameter up to which a stack costs less than a place in a list for a kernel
+MANY = 64  # of one shape, for which a stack is worth its making
 
 
 class Part(NamedTuple):
@@ -42,8 +42,8 @@ def parted(
     parts: list[Part] = []
     lists: dict[tuple[Kernel, Hashable], list[Row]] = {}
     for (kernel, shared, _), kind in alike.items():
-        few = not (flatten and _small(kind[0])) and not (is_tiny(kind[0]) and len(kind) >= MANY)
-        if kernel is not None and few:
+        stacks = (flatten and _small(kind[0])) or (is_tiny(kind[0]) and len(kind) >= MANY)
+        if kernel is not None and not stacks:
             lists.setdefault((kernel, shared), []).extend(kind)
         else:
             parts += [Part(batch, kernel, _small(kind[0]) and len(batch) > 1) for batch in _batches(kind, compile)]

@@ -43,7 +43,7 @@ def left_whole(params: Sequence[Tensor]) -> int:
     """Elements up to which a compiled parameter runs as a whole: what is worked out along it then waits for each question.
 
     Its temporaries are as large as it is. Where memory is given back to the system and taken anew in every step, that costs
-    more than all else. The C library keeps what it has seen freed: it is shown such a block, which nothing is written to.
+    more than all else. glibc keeps blocks of a size that it has seen freed: it is shown one, which nothing is written to.
     """
     most = min(LARGEST_WHOLE, sum(param.numel() for param in params) // SHARE)
     torch.empty(8 * most, dtype=torch.uint8, device="cpu")

@@ -44,8 +44,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
 def prepared(graph: fx.Graph, on_host: set[fx.Node]) -> set[fx.Node]:
     """New nodes for the host: numbers in the dtype of the tensors that they meet, and inverse where these are divided.
 
-    Inside a loop over elements, a conversion or a division would be made for every element. So would what makes a number of
-    a sum; such numbers are put in a place of their own, before the loop.
+    Inside a loop over elements, a conversion or a division would be made for every element.
     """
     made: dict[tuple[fx.Node, bool, torch.dtype], fx.Node] = {}
     for node in list(graph.nodes):
@@ -66,9 +65,7 @@ def prepared(graph: fx.Graph, on_host: set[fx.Node]) -> set[fx.Node]:
         new = made[number, divided, dtype]
         node.args = (tensor, new) if place == 1 else (new, tensor)
         node.target = aten.mul.Tensor if divided else node.target
-    for_host = {new for (number, *_), one in made.items() if number in on_host for new in (one, *one.all_input_nodes)}
-    _set_apart(graph, on_host | for_host)
-    return for_host
+    return {new for (number, *_), one in made.items() if number in on_host for new in (one, *one.all_input_nodes)}
 
 
 def _is_number(node: Any) -> bool:
@@ -76,10 +73,13 @@ def _is_number(node: Any) -> bool:
     return isinstance(value, Tensor) and value.dim() == 0
 
 
-def _set_apart(graph: fx.Graph, on_host: set[fx.Node]) -> None:
-    """Have inductor store the numbers that loops use; it does so for what is looked at with strides."""
+def set_apart(graph: fx.Graph) -> None:
+    """Have inductor store what is made of sums before the loops that use it, where it would be made for every element.
+
+    It stores what is looked at with strides.
+    """
     for node in list(graph.nodes):
-        if node in on_host or node.op == "placeholder" or not _is_number(node):
+        if node.op == "placeholder" or not _is_number(node):
             continue
         users = [user for user in node.users if not _is_number(user) and user.op == "call_function"]
         if users:
