@@ -95,3 +95,18 @@ PRESETS = {
     "lrmsprop": presets.lrmsprop(c2=0.1, momentum=0.9),
     "lrmsprop_published": presets.lrmsprop(c2=0.25, stencil="5point", published=True),
 } | merged("PRESETS")
+
+# Of which each is, as a whole, what one of torch's fused kernels computes.
+WHOLE_CHAINS = {
+    "adam": presets.adam(lr=0.01),
+    "adam_l2": presets.adam(lr=0.01, weight_decay=0.1),
+    "adam_without_l2": presets.adam(lr=0.01).without("l2"),
+    "adamw": presets.adamw(lr=0.01, weight_decay=0.1),
+    "adamw_amsgrad": presets.adamw(lr=0.01, amsgrad=True),
+    "amsgrad": presets.amsgrad(lr=0.01, weight_decay=0.1),
+    "sgd": presets.sgd(lr=0.1, weight_decay=0.1),
+    "sgd_momentum": presets.sgd(lr=0.1, momentum=0.9, dampening=0.3),
+    "sgd_nesterov": presets.sgd(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "adagrad": presets.adagrad(lr=0.1, weight_decay=0.1, lr_decay=0.1, initial_accumulator_value=0.1),
+    "rate_alone": chain(t.LearningRate(lr=0.1)),
+}

@@ -4,13 +4,14 @@ import warnings
 
 import pytest
 import torch
-from table import PRESETS
+from table import PRESETS, WHOLE_CHAINS
 from torch import nn
 from training import param
 
 from gradchain import ChainError, chain, presets
 from gradchain import transforms as t
 from gradchain.optim_wrapper.drivers import parts
+from gradchain.optim_wrapper.drivers.fused import Fused
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 ROWS = pytest.mark.parametrize("recipe", list(PRESETS.values()), ids=PRESETS)
@@ -26,7 +27,9 @@ def small(monkeypatch):
 @pytest.fixture
 def waiting_is_an_error():
     def within(act):
-        torch.cuda.set_sync_debug_mode("error")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+            torch.cuda.set_sync_debug_mode("error")
         try:
             act()
         finally:
@@ -120,10 +123,10 @@ def plain(optimizer, params, lr, count):
         optimizer.step()
 
 
-def both_ways(recipe, driver):
+def both_ways(recipe, driver, dtype=torch.float64):
     runs = []
     for run in (captured, plain):
-        params = parameters()
+        params = parameters(dtype)
         optimizer = recipe.optimizer(params, driver=driver, lr=torch.tensor(0.01, device="cuda"))
         run(optimizer, params, optimizer.param_groups[0]["lr"], 3)
         runs.append((params, optimizer))
@@ -147,6 +150,51 @@ def test_a_captured_step_goes_on_as_plain_steps_do(recipe):
 @pytest.mark.parametrize("name", ["adamw", "ladam", "c_adamw", "adafactor", "radam"])
 def test_a_captured_compiled_step_goes_on_as_plain_steps_do(name):
     agree(*both_ways(PRESETS[name], "compiled"))
+
+
+def on_gpu(value):
+    return torch.tensor(value, device="cuda")
+
+
+FUSED = pytest.mark.parametrize("recipe", list(WHOLE_CHAINS.values()), ids=WHOLE_CHAINS)
+
+
+@FUSED
+@pytest.mark.parametrize("rate", [float, on_gpu])
+def test_whole_chains_go_to_torch_s_kernels(recipe, rate, waiting_is_an_error):
+    runs = []
+    for driver in ("stacked", "loop"):
+        params = parameters(torch.float32)
+        optimizer = recipe.optimizer(params, driver=driver, lr=rate(0.01))
+        for i in range(5):
+            give(params, i)
+            optimizer.step() if i < 4 else waiting_is_an_error(optimizer.step)
+        runs.append(params)
+        if driver == "stacked":
+            assert {type(home) for home in optimizer._drive.plan.homes} == {Fused}
+    torch.testing.assert_close(*runs, rtol=1e-5, atol=1e-6)
+
+
+@FUSED
+def test_a_captured_kernel_goes_on_as_plain_steps_do(recipe):
+    ours, theirs = both_ways(recipe, "stacked", torch.float32)
+    assert {type(home) for home in ours[1]._drive.plan.homes} == {Fused}
+    agree(ours, theirs)
+
+
+def test_a_rate_that_goes_to_the_gpu_takes_the_count_along():
+    runs = []
+    for driver in ("stacked", "loop"):
+        params = parameters(torch.float32)
+        optimizer = presets.adamw(lr=0.01).optimizer(params, driver=driver)
+        for i in range(4):
+            if i == 2:
+                optimizer.param_groups[0]["lr"] = on_gpu(0.01)
+            give(params, i)
+            optimizer.step()
+        runs.append(params)
+        assert all(state["step"].is_cuda for state in optimizer.state.values())
+    torch.testing.assert_close(*runs, rtol=1e-5, atol=1e-6)
 
 
 def test_what_a_graph_would_freeze_is_refused():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from table import WHOLE_CHAINS
 from torch import nn
 from training import identical, param, snapshot, steps
 
@@ -9,19 +10,6 @@ from gradchain import chain, masked, presets
 from gradchain import transforms as t
 from gradchain.optim_wrapper.drivers.fused import Fused
 
-RECIPES = {
-    "adam": presets.adam(lr=0.01),
-    "adam_l2": presets.adam(lr=0.01, weight_decay=0.1),
-    "adam_without_l2": presets.adam(lr=0.01).without("l2"),
-    "adamw": presets.adamw(lr=0.01, weight_decay=0.1),
-    "adamw_amsgrad": presets.adamw(lr=0.01, amsgrad=True),
-    "amsgrad": presets.amsgrad(lr=0.01, weight_decay=0.1),
-    "sgd": presets.sgd(lr=0.1, weight_decay=0.1),
-    "sgd_momentum": presets.sgd(lr=0.1, momentum=0.9, dampening=0.3),
-    "sgd_nesterov": presets.sgd(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
-    "adagrad": presets.adagrad(lr=0.1, weight_decay=0.1, lr_decay=0.1, initial_accumulator_value=0.1),
-    "rate_alone": chain(t.LearningRate(lr=0.1)),
-}
 SHAPES = [(4, 6), (300, 200), (5,), (4, 6), (3, 2, 2), ()]
 
 
@@ -47,7 +35,7 @@ def homes(optimizer):
 
 
 @pytest.mark.parametrize("driver", ["stacked", "compiled"])
-@pytest.mark.parametrize("recipe", list(RECIPES.values()), ids=RECIPES)
+@pytest.mark.parametrize("recipe", list(WHOLE_CHAINS.values()), ids=WHOLE_CHAINS)
 def test_these_chains_are_fused_and_give_the_loop_s_numbers(recipe, driver):
     ours, loop = made(recipe, driver, torch.float64), made(recipe, "loop", torch.float64)
     torch.testing.assert_close(run(ours, absent=1), run(loop, absent=1), rtol=1e-9, atol=1e-12)
@@ -56,7 +44,7 @@ def test_these_chains_are_fused_and_give_the_loop_s_numbers(recipe, driver):
         torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("recipe", list(RECIPES.values()), ids=RECIPES)
+@pytest.mark.parametrize("recipe", list(WHOLE_CHAINS.values()), ids=WHOLE_CHAINS)
 def test_in_single_precision_they_stay_within_rounding(recipe):
     ours, loop = made(recipe, "stacked"), made(recipe, "loop")
     torch.testing.assert_close(run(ours), run(loop), rtol=1e-6, atol=1e-5)  # they are around 1, and move by 0.5
@@ -177,7 +165,7 @@ def test_a_run_that_is_saved_and_loaded_goes_on_to_the_bit():
     assert identical(snapshot(whole), snapshot(second))
 
 
-@pytest.mark.parametrize("recipe", list(RECIPES.values()), ids=RECIPES)
+@pytest.mark.parametrize("recipe", list(WHOLE_CHAINS.values()), ids=WHOLE_CHAINS)
 def test_many_tiny_parameters_go_to_the_kernel_as_one_tensor(recipe):
     """A stack of those of one shape, and a list of the others; where one has no gradient, a list for that step."""
 

@@ -12,7 +12,7 @@ from gradchain import chain, presets
 from gradchain import transforms as t
 from gradchain.optim_wrapper.drivers import graphs, plan
 from gradchain.optim_wrapper.drivers.batch import Step
-from gradchain.optim_wrapper.drivers.vectorized import decompositions, prepared
+from gradchain.optim_wrapper.drivers.vectorized import decompositions, prepared, store_early
 
 aten = torch.ops.aten
 SHAPE = (200, 200)  # alone: more elements than in a stack
@@ -100,6 +100,59 @@ def test_clamping_from_below_is_another_operation_and_the_same_number(value):
     torch.testing.assert_close(traced(x), clamped(x), rtol=0, atol=0, equal_nan=True)
     whole = make_fx(lambda x: (x.clamp(min=0),), decomposition_table=decompositions(), tracing_mode="fake")(torch.ones(3).int())
     assert aten.relu.default not in [node.target for node in whole.graph.nodes]
+
+
+def early(f, *tensors):
+    """The graph of f with its states stored early, and how many nodes come before the copy."""
+    traced = make_fx(f, tracing_mode="fake")(*tensors)
+    store_early(traced.graph)
+    traced.recompile()
+    targets = [node.target for node in traced.graph.nodes]
+    return traced, targets.index(aten.copy_.default)
+
+
+def test_a_state_is_written_where_it_is_made_and_read_from_there():
+    def f(x, v):
+        new = v + x
+        made = new.roll(1) - new
+        v.copy_(new)
+        x.copy_(made)
+        return ()
+
+    traced, at = early(f, torch.ones(3), torch.ones(3))
+    assert at == 3
+    (copy, last) = (node for node in traced.graph.nodes if node.target is aten.copy_.default)
+    assert {user.target for user in copy.users} == {aten.roll.default, aten.sub.Tensor}
+    x, v = torch.tensor([1.0, 2.0, 4.0]), torch.ones(3)
+    traced(x, v)
+    assert v.tolist() == [2.0, 3.0, 5.0] and x.tolist() == [3.0, -1.0, -2.0] and last.args[0].name == "x_1"
+
+
+@pytest.mark.parametrize("look", [lambda v: v, lambda v: v.view(3, 1).squeeze(1)], ids=["itself", "a view"])
+def test_a_state_whose_old_value_is_looked_at_afterwards_is_written_last(look):
+    def f(x, v):
+        old = look(v)
+        new = v + x
+        made = new * old - new
+        v.copy_(new)
+        x.copy_(made)
+        return ()
+
+    x, v = torch.tensor([1.0, 2.0, 4.0]), torch.full((3,), 2.0)
+    early(f, x, v)[0](x, v)
+    assert v.tolist() == [3.0, 4.0, 6.0] and x.tolist() == [3.0, 4.0, 6.0]
+
+
+def test_a_state_in_another_dtype_is_not_read_in_the_place_of_what_it_is_made_of():
+    def f(x, v):
+        new = v.to(torch.float32) + x
+        v.copy_(new)
+        x.copy_(new * new)
+        return ()
+
+    x, v = torch.tensor([1.001]), torch.ones(1, dtype=torch.bfloat16)
+    early(f, x, v)[0](x, v)
+    assert x.item() == pytest.approx(2.001**2, rel=1e-6)
 
 
 def test_a_graph_that_calls_nothing_compiles():

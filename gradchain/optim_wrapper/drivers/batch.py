@@ -51,7 +51,7 @@ class Step:
             self.counts[value] = torch.tensor(value, dtype=torch.float64, device="cpu")
         return self.counts[value]
 
-    def coming(self, home: Home) -> Tensor:
+    def coming(self, home: Members) -> Tensor:
         """The number of this step, where it is counted; homes that have taken equally many on the host have on the GPU."""
         if not home.steps.is_cuda:
             return self.count(home.count + 1)

@@ -1,8 +1,8 @@
 """Chains that one of torch's fused kernels computes as a whole: plain Adam, AdamW, AMSGrad, SGD and Adagrad.
 
-On a CPU, where links and dtypes are such, the parameters of a kind go to the kernel as one list, whatever their shapes, or
-many tiny ones of a shape as one tensor; their state stays where every driver has it. Only whole chains are looked up: one link
-more, and the chain runs as any other.
+Where links and dtypes are such, the parameters of a kind go to the kernel as one list, whatever their shapes, or on a CPU many
+tiny ones of a shape as one tensor; their state stays where every driver has it. Only whole chains are looked up: one link more,
+and the chain runs as any other.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from typing_extensions import override
 
-from gradchain.optim_wrapper.drivers.batch import Members
+from gradchain.optim_wrapper.drivers.batch import Members, Step
 from gradchain.optim_wrapper.drivers.flow import compute_dtype
-from gradchain.optim_wrapper.drivers.loop import Job
+from gradchain.optim_wrapper.drivers.loop import Job, Row
+from gradchain.optim_wrapper.drivers.program import placed
 from gradchain.optim_wrapper.hyperparameters import Absent, BoundLink
 from gradchain.optim_wrapper.shards import elements
 from gradchain.transforms import (
@@ -37,56 +39,69 @@ from gradchain.types import ParamInfo
 
 Links = tuple[BoundLink, ...]
 Tensors = list[Tensor]
-Kernel = Callable[[Tensors, Tensors, list[Tensors], float, dict[str, Any]], None]  # steps so far; fields of all links
+Values = dict[str, Any]  # fields of all links
+Run = Callable[[Tensors, Tensors, list[Tensors], Tensors, bool, Values], None]  # number of the step, whether it is the first
 
 
-def _steps(params: Tensors, count: float) -> Tensors:
-    """The number of this step, for each parameter, where the kernel looks for it."""
-    return [torch.full((), count + 1, dtype=torch.float32, device=params[0].device)] * len(params)
+class Kernel(NamedTuple):
+    """A whole chain in one call."""
+
+    op: str  # of torch's
+    run: Run
+
+    def works_on(self, device: torch.device) -> bool:
+        return device.type in KEYS and torch._C._dispatch_has_kernel_for_dispatch_key(self.op, KEYS[device.type])
 
 
-def _adam(kernel: Any) -> Kernel:
-    def run(params: Tensors, grads: Tensors, states: list[Tensors], count: float, fields: dict[str, Any]) -> None:
-        (b1, b2), (first, second, *largest) = fields.pop("betas"), states
+KEYS = {"cpu": "CPU", "cuda": "CUDA"}  # devices on which kernels are known to mean what the chains mean, as torch dispatches
+
+
+def _adam(op: str) -> Kernel:
+    kernel = getattr(torch, op)
+
+    def run(params: Tensors, grads: Tensors, states: list[Tensors], steps: Tensors, first: bool, fields: Values) -> None:
+        (b1, b2), (mean, square, *largest) = fields.pop("betas"), states
         rest = {"weight_decay": 0.0, **fields, "amsgrad": bool(largest), "maximize": False}
-        kernel(params, grads, first, second, *(largest or [[]]), _steps(params, count), beta1=b1, beta2=b2, **rest)
+        kernel(params, grads, mean, square, *(largest or [[]]), steps, beta1=b1, beta2=b2, **rest)
 
-    return run
+    return Kernel(f"aten::{op}", run)
 
 
 def _sgd(nesterov: bool = False) -> Kernel:
-    def run(params: Tensors, grads: Tensors, states: list[Tensors], count: float, fields: dict[str, Any]) -> None:
-        rest: dict[str, Any] = {"weight_decay": 0.0, "momentum": 0.0, "dampening": 0.0, **fields, "nesterov": nesterov}
-        rest |= {"maximize": False, "is_first_step": count == 0}
+    def run(params: Tensors, grads: Tensors, states: list[Tensors], steps: Tensors, first: bool, fields: Values) -> None:
+        rest: Values = {"weight_decay": 0.0, "momentum": 0.0, "dampening": 0.0, **fields, "nesterov": nesterov}
+        rest |= {"maximize": False, "is_first_step": first and bool(states)}
         torch._fused_sgd_(params, grads, *(states or [[]]), **rest)  # pyright: ignore[reportPrivateImportUsage]
 
-    return run
+    return Kernel("aten::_fused_sgd_", run)
 
 
-def _adagrad(params: Tensors, grads: Tensors, states: list[Tensors], count: float, fields: dict[str, Any]) -> None:
+def _adagrad(params: Tensors, grads: Tensors, states: list[Tensors], steps: Tensors, first: bool, fields: Values) -> None:
     rest = {"weight_decay": 0.0, "lr_decay": 0.0, **fields}
-    torch._fused_adagrad_(params, grads, states[0], _steps(params, count), **rest, maximize=False)  # pyright: ignore
+    torch._fused_adagrad_(params, grads, states[0], steps, **rest, maximize=False)  # pyright: ignore
 
 
-ADAM, ADAMW = _adam(torch._fused_adam_), _adam(torch._fused_adamw_)  # pyright: ignore[reportPrivateImportUsage]
+ADAM, ADAMW, ADAGRAD = _adam("_fused_adam_"), _adam("_fused_adamw_"), Kernel("aten::_fused_adagrad_", _adagrad)
 KERNELS: dict[tuple[type, ...], Kernel] = {
     **{(moments, Normalize, LearningRate): ADAM for moments in (Moments, AMSGradMoments)},
     **{(moments, Normalize, WeightDecay, LearningRate): ADAMW for moments in (Moments, AMSGradMoments)},
     (LearningRate,): _sgd(),
     (Momentum, LearningRate): _sgd(),
     (NesterovMomentum, LearningRate): _sgd(nesterov=True),
-    (SumOfSquares, Normalize, LearningRate): _adagrad,
-    (SumOfSquares, Normalize, InverseTimeDecay, LearningRate): _adagrad,
+    (SumOfSquares, Normalize, LearningRate): ADAGRAD,
+    (SumOfSquares, Normalize, InverseTimeDecay, LearningRate): ADAGRAD,
 }
 
 
-def kernel_of(links: Links, info: ParamInfo, state: dict[str, Tensor]) -> Kernel | None:
+def kernel_of(row: Row) -> Kernel | None:
     """The kernel that makes this chain's step on this parameter, or None."""
-    param = info.param
+    links, param, state = row.links, row.info.param, row.state
     present = [link.transform for link in links if not isinstance(link.transform, Absent)]
     kinds = tuple(map(type, present))
     kernel = KERNELS.get(kinds) or (KERNELS.get(kinds[1:]) if kinds[:1] == (L2,) and WeightDecay not in kinds else None)
-    if kernel is None or param.device.type != "cpu" or param.dtype != compute_dtype(param):
+    if kernel is None or not kernel.works_on(param.device) or param.dtype != compute_dtype(param):
+        return None
+    if row.lr.is_cuda and param.dtype != torch.float32:  # kernels take a learning rate on the GPU in single precision
         return None
     if any(transform.window != (1, None) for transform in present) or any(key.endswith("/since") for key in state):
         return None
@@ -99,11 +114,11 @@ def _fields(transform: Any) -> dict[str, Any]:
     return {key: getattr(transform, key) for key in transform.hyperparameters() if key != "initial_accumulator_value"}
 
 
-def _number(value: Any) -> Any:
-    """A field as kernels take it."""
+def _number(value: Any, device: torch.device) -> Any:
+    """A field as kernels take it: a number, unless it is kept on a GPU."""
     if isinstance(value, tuple):
-        return tuple(map(_number, value))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    return float(value)
+        return tuple(_number(one, device) for one in value)  # pyright: ignore[reportUnknownVariableType]
+    return value.to(device, torch.float32) if isinstance(value, Tensor) and value.is_cuda else float(value)
 
 
 @dataclass
@@ -139,26 +154,37 @@ class Fused(Members):
         if links is not self.links:
             self.links = links
             present = [link.transform for link in links if not isinstance(link.transform, Absent)]
-            self.fields = {key: _number(value) for one in present for key, value in _fields(one).items()}
+            device = self.raw[0].device
+            self.fields = {key: _number(value, device) for one in present for key, value in _fields(one).items()}
 
-    def batch(self, grads: Sequence[Tensor | None], lr: Tensor, step: Any) -> Call:
+    def agrees(self) -> bool:
+        """Whether the kernel means what the chain means in the coming step, and where it is repeated."""
+        others = [value for key, value in self.fields.items() if key != "lr"]
+        if any(isinstance(value, Tensor) for value in tree_leaves(others)):
+            return False  # kernels do not look for it on the GPU
+        if self.count == 0 and self.steps.is_cuda:
+            return False  # what a kernel does in a first step is not to be captured
+        return self.fields.get("momentum") != 0  # without it kernels have no buffer, and do not damp
+
+    def batch(self, grads: Sequence[Tensor | None], lr: Tensor, step: Step) -> Call:
         """The step of those that have a gradient."""
         mine = [grads[place] for place in self.places]
         there = [grad for grad in mine if grad is not None]
         if len(there) == len(mine):
-            return Call(self, there, lr)
+            return Call(self, there, lr, step)
         present = [i for i, grad in enumerate(mine) if grad is not None]
         chosen = {name: [getattr(self, name)[i] for i in present] for name in ("infos", "states")}
         part = replace(self, **chosen, stacked=False, links=())
         part.bind(self.links)
-        return Call(part, there, lr)
+        return Call(part, there, lr, step)
 
 
 class Call:
     """The parameters in one step."""
 
-    def __init__(self, home: Fused, grads: Tensors, lr: Tensor) -> None:
-        self.home, self.grads, self.lr, self.label, self.links = home, grads, lr, home.label, home.links
+    def __init__(self, home: Fused, grads: Tensors, lr: Tensor, step: Step) -> None:
+        self.home, self.grads, self.lr, self.step = home, grads, lr, step
+        self.label, self.links = home.label, home.links
 
     def measure(self, position: int) -> Sequence[tuple[ParamInfo, Tensor]]:
         return ()
@@ -178,17 +204,26 @@ class Call:
         rows = zip(home.raw, self.grads, odd, strict=True)
         return [torch.empty_like(p).copy_(g) if bad or g.stride() != p.stride() else g for p, g, bad in rows]
 
+    def number(self) -> Tensor:
+        """Of this step, where the kernel looks for it."""
+        home, device = self.home, self.home.raw[0].device
+        if home.steps.is_cuda:
+            return self.step.coming(home).to(device, torch.float32)
+        return torch.full((), home.count + 1, dtype=torch.float32, device=device)
+
     def write(self) -> None:
         """Run the kernel; or the chain on one parameter after the other, where the kernel means another thing."""
         home = self.home
-        if home.fields.get("momentum") == 0:  # kernels then have no buffer, and do not damp
+        if not home.agrees():
+            links = placed(home.links, home.raw[0].device)
             for info, state in zip(home.infos, home.states, strict=True):
-                Job(info, home.links, self.lr, state, home.used, home.label).advance(len(home.links), {})
+                Job(info, links, self.lr, state, home.used, home.label).advance(len(links), {})
         else:
             grads = self.brought()
             for i in home.scalars:
                 grads[i] = elements(grads[i])
-            home.kernel(home.vectors, grads, home.taken, home.count, dict(home.fields))
+            numbers = [self.number()] * len(grads)
+            home.kernel.run(home.vectors, grads, home.taken, numbers, home.count == 0, dict(home.fields))
             if home.stacked and home.buffer is None:
                 torch._foreach_copy_(home.raw, home.rows)  # pyright: ignore[reportPrivateImportUsage]
             elif home.stacked:

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from gradchain.optim_wrapper.drivers.program import Program
-from gradchain.optim_wrapper.drivers.vectorized import decompositions, prepared, set_apart
+from gradchain.optim_wrapper.drivers.vectorized import decompositions, prepared, set_apart, store_early
 
 Function = Callable[..., Sequence[Any]]
 NUMBERS_FIRST_SEEN: dict[str, Function] = {}  # host parts by their code: programs of one chain have the same
@@ -64,9 +64,8 @@ class Graph:
             self.of_own, self.places = host.forward, [self.places[i] for i in kept]
         self.failure: Exception | None = None  # the compiler's
         if compile:
-            if device.type == "cpu":
-                set_apart(self.body.graph)
-                self.body.recompile()
+            set_apart(self.body.graph) if device.type == "cpu" else store_early(self.body.graph)
+            self.body.recompile()
             self.run, self.failure = compiled(self.body, _options(program, tensors[0]))
         else:
             self.run: Function = self.body.forward
@@ -171,6 +170,5 @@ def _through_inductor(body: fx.GraphModule, options: dict[str, Any]) -> Function
 
         with config.patch({name: value for name, value in options.items() if hasattr(config, name)}):
             graph = compile_fx_inner(copy, examples)
-    on_cpu = all(example.device.type == "cpu" for example in examples)
-    call = (on_cpu and getattr(graph, "current_callable", None)) or graph  # without what torch does about each call
+    call = getattr(graph, "current_callable", None) or graph  # without what torch does about each call
     return lambda *tensors: call(list(tensors))

@@ -18,6 +18,7 @@ STACK = 1 << 17  # elements of a stack, so that what it is worked out with stays
 ACCELERATED = 1 << 20  # the same off the CPU, where a launch costs more
 TINY = 1 << 10  # elements of a parameter up to which a stack costs less than a place in a list for a kernel
 MANY = 64  # of one shape, for which a stack is worth its making
+LISTED = 1 << 22  # elements of a parameter on a GPU up to which a place in a kernel's list costs less than a graph
 
 
 class Part(NamedTuple):
@@ -36,7 +37,8 @@ def parted(
     alike: dict[tuple[Kernel | None, Hashable, Hashable], list[Row]] = {}
     for row in rows:
         if _ordinary(row):
-            alike.setdefault((kernel_of(row.links, row.info, row.state), common(row), _form(row)), []).append(row)
+            kernel = None if compile and _graph_is_faster(row.info.param) else kernel_of(row)
+            alike.setdefault((kernel, common(row), _form(row)), []).append(row)
         else:
             odd.append(row)
     parts: list[Part] = []
@@ -86,7 +88,13 @@ def _small(row: Row) -> bool:
 
 def is_tiny(row: Row) -> bool:
     """Whether a kernel takes longer for a parameter than copying it into a stack."""
-    return row.info.param.numel() <= TINY and row.info.param.is_contiguous()
+    param = row.info.param
+    return param.device.type == "cpu" and param.numel() <= TINY and param.is_contiguous()
+
+
+def _graph_is_faster(param: Tensor) -> bool:
+    """Whether the compiled chain takes less time than torch's kernel: on a GPU, where launching it is soon paid for."""
+    return param.is_cuda and param.numel() > LISTED
 
 
 def _form(row: Row) -> Hashable:

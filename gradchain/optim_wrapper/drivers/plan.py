@@ -114,7 +114,7 @@ class Plan:
             and list(map(Tensor.data_ptr, params)) == self.addresses
             and self._counted() == self.version
             and all(grads[i] is None for i in self.stateless)
-            and all(self._merged(optimizer, home) for home in self.homes)
+            and all(self._merged(optimizer, home) and _counts(optimizer, home) for home in self.homes)
         )
 
     def _counted(self) -> int:
@@ -203,6 +203,12 @@ class Plan:
             loop(jobs, batches)
         finally:
             self.version = -1 if parted else self._counted()
+
+
+def _counts(optimizer: ChainOptimizer, home: Home | Fused) -> bool:
+    """Whether steps are counted where the learning rate is."""
+    lr = optimizer.param_groups[home.at[0]]["lr"]
+    return home.steps.device == (lr.device if isinstance(lr, Tensor) else torch.device("cpu"))
 
 
 def _same(first: Iterable[Any], second: Iterable[Any]) -> bool:

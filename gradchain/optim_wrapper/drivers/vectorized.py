@@ -1,4 +1,4 @@
-"""What a compiled loop should not do for each element: convert and divide by numbers, test floats one at a time."""
+"""What compiled code should not do: convert, divide by numbers and test floats for each element; write a state twice."""
 
 from __future__ import annotations
 
@@ -88,6 +88,40 @@ def set_apart(graph: fx.Graph) -> None:
             stored.meta["val"] = node.meta["val"]
             for user in users:
                 user.replace_input_with(node, stored)
+
+
+def store_early(graph: fx.Graph) -> None:
+    """Have a new state written as soon as it is made, and read from there.
+
+    On a GPU what looks at neighbours is another kernel, for which inductor would keep a copy beside the state.
+    """
+    for node in [node for node in graph.nodes if node.target is aten.copy_.default]:
+        state, value = node.args[:2]
+        if value.op != "call_function" or len(value.users) < 2 or value.meta["val"].dtype != state.meta["val"].dtype:
+            continue
+        order = {other: i for i, other in enumerate(graph.nodes)}
+        if any(order[user] > order[value] for one in _views(state) for user in one.users if user is not node):
+            continue  # the old state is still looked at
+        with graph.inserting_after(value):
+            stored = graph.call_function(aten.copy_.default, (state, value))
+        stored.meta["val"] = state.meta["val"]
+        for user in [user for user in value.users if user not in (stored, node)]:
+            user.replace_input_with(value, stored)
+        node.replace_all_uses_with(stored)
+        graph.erase_node(node)
+
+
+def _views(node: fx.Node) -> list[fx.Node]:
+    """The node and what looks at its memory, found through the schemas of operations."""
+    found = [node]
+    for one in found:
+        found += [user for user in one.users if _is_view(user) and user not in found]
+    return found
+
+
+def _is_view(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and not schema.is_mutable and any(one.alias_info is not None for one in schema.returns)
 
 
 def _converted(graph: fx.Graph, number: fx.Node, inverse: bool, dtype: torch.dtype) -> fx.Node:
