@@ -16,7 +16,7 @@ from typing_extensions import override
 from gradchain.optim_wrapper.drivers.flow import plan_of
 from gradchain.optim_wrapper.drivers.graphs import Graph
 from gradchain.optim_wrapper.drivers.loop import Job
-from gradchain.optim_wrapper.drivers.program import Answer, Program, joined, placed, split
+from gradchain.optim_wrapper.drivers.program import Answer, Program, Split, joined, kind_of, placed
 from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.layouts import WRAPPED
 from gradchain.optim_wrapper.numbers import on_device
@@ -25,14 +25,6 @@ from gradchain.types import ParamInfo, SharedTransform
 
 P = TypeVar("P", bound=Program)
 Links = tuple[BoundLink, ...]
-
-
-KINDS: dict[Hashable, int] = {}
-
-
-def kind_of(form: Hashable) -> int:
-    """A number for what is long to compare."""
-    return KINDS.setdefault(form, len(KINDS))
 
 
 @dataclass
@@ -109,12 +101,8 @@ class Home(Members):
         self.stacked = self.gathers and len(self.raw) > 1
         one = operator.itemgetter(*self.places)
         self.pick: Callable[[Sequence[Any]], tuple[Any, ...]] = one if len(self.raw) > 1 else lambda all_: (one(all_),)
-        self.links: Links = ()
+        self.split = Split(())
         self.eager: Links = ()  # for what is not traced
-        self.fixed: Hashable = None
-        self.numbers: list[Tensor] = []
-        self.shared: list[int] = []  # positions of shared links
-        self.timed, self.always = False, dict[str, tuple[bool, bool]]()
         self.buffers: tuple[Tensor, list[Tensor], Tensor] | None = None
         if self.stacked:
             shape = (len(self.raw), *self.raw[0].shape)
@@ -126,26 +114,20 @@ class Home(Members):
         forms = tuple((x.shape, x.stride(), x.dtype, x.device) for x in tensors)
         self.form = kind_of((self.used, self.stacked, tuple(self.state), tuple(self.since), forms, self.raw[0].dtype))
 
-    def bind(self, links: Links) -> None:
+    def bind(self, split: Split) -> None:
         """Take the links as they are now."""
-        if links is not self.links:
-            self.links = links
-            fixed, self.numbers = split(links)
-            self.fixed = kind_of(fixed)
-            self.shared = [i for i, link in enumerate(links) if isinstance(link.transform, SharedTransform)]
-            self.eager = placed(links, self.raw[0].device) if self.shared else links
-            kinds = [link.transform for link in links]
-            self.always = {link.label: (True, False) for link in links}
-            self.timed = any(kind.window != (1, None) or kind.refresh_schedule is not None for kind in kinds)
+        if split is not self.split:
+            self.split = split
+            self.eager = placed(split.links, self.raw[0].device) if split.shared else split.links
 
     def batch(self, grads: Sequence[Tensor | None], lr: Tensor, step: Step) -> Batch:
         return Batch(self, self.pick(grads), lr, step)
 
     def plan(self) -> Mapping[str, tuple[bool, bool]]:
         """By link: at work in this step, refreshed in it."""
-        if not self.timed:
-            return self.always
-        return plan_of(self.links, lambda: self.count + 1, self.since)
+        if not self.split.timed:
+            return self.split.always
+        return plan_of(self.split.links, lambda: self.count + 1, self.since)
 
     def tensors(self, grads: Sequence[Tensor] | None) -> list[Tensor]:
         """Parameter, gradient and states as a program takes them."""
@@ -184,7 +166,7 @@ class Batch:
         self.plan = home.plan()
         self.grads = grads
         sinces = [step.count(value) for value in home.since.values()]
-        self.numbers = [step.coming(home), lr, *sinces, *home.numbers]
+        self.numbers = [step.coming(home), lr, *sinces, *home.split.numbers]
         self.told: dict[int, dict[int, Any]] = {}  # what shared links have said, by position and place
         self.jobs: list[Job] | None = None  # where the parameters run one by one after all
 
@@ -192,7 +174,7 @@ class Batch:
         """What the shared link there wants to know of each parameter."""
         link = self.links[position]
         active, refreshed = self.plan[link.label]
-        if position not in self.home.shared or not active:
+        if position not in self.home.split.shared or not active:
             return ()
         transform = cast("SharedTransform[Any]", link.transform)
         if not (refreshed or transform.every_step or transform.refresh_schedule is None):
@@ -239,14 +221,16 @@ class Batch:
     def key(self, until: int | None, answers: dict[int, Answer], tensors: Sequence[Tensor]) -> Hashable:
         """What a program is made for."""
         forms = tuple((position, answer.key) for position, answer in answers.items())
-        return (self.home.form, self.home.fixed, tuple(self.plan.values()), until, tensors[1].dtype, forms)
+        return (self.home.form, self.home.split.fixed, tuple(self.plan.values()), until, tensors[1].dtype, forms)
 
     def program(self, kind: Callable[..., P], until: int | None, answers: dict[int, Answer], **more: Any) -> P:
         home = self.home
         keys, since = tuple(home.state), tuple(home.since)
         if self.step.compile and home.raw[0].is_cuda:
             more = {"layout": WRAPPED, **more}
-        return kind(home.links, home.used, keys, since, home.raw[0].dtype, self.plan, home.stacked, answers, until, **more)
+        return kind(
+            home.split.links, home.used, keys, since, home.raw[0].dtype, self.plan, home.stacked, answers, until, **more
+        )
 
     def graph(self, key: Hashable, program: Callable[[], Program], given: list[Tensor], compile: bool) -> Graph:
         """The graph of a program, made where it is not known; Untraceable where it cannot be."""
@@ -291,9 +275,9 @@ class Batch:
         home = self.home
         if self.jobs is None:
             rows = zip(home.infos, home.states, strict=True)
-            links = placed(home.links, home.raw[0].device)
+            links = placed(home.split.links, home.raw[0].device)
             self.jobs = [Job(info, links, self.lr, state, home.used, self.label) for info, state in rows]
         for job in self.jobs:
-            for position in (*(i for i in home.shared if job.at < i < stop), stop):
+            for position in (*(i for i in home.split.shared if job.at < i < stop), stop):
                 job.advance(position, self.told.get(job.at, {}))
         return self.jobs

@@ -20,7 +20,7 @@ from typing_extensions import override
 from gradchain.optim_wrapper.drivers.batch import Members, Step
 from gradchain.optim_wrapper.drivers.flow import compute_dtype
 from gradchain.optim_wrapper.drivers.loop import Job, Row
-from gradchain.optim_wrapper.drivers.program import placed
+from gradchain.optim_wrapper.drivers.program import Split, placed
 from gradchain.optim_wrapper.hyperparameters import Absent, BoundLink
 from gradchain.optim_wrapper.shards import elements
 from gradchain.transforms import (
@@ -131,7 +131,7 @@ class Fused(Members):
     stacks: dict[str, Tensor]  # of a stack: the states
     buffer: Tensor | None  # the parameters, where they live in it, see flat
     scratch: Sequence[Tensor]  # memory for the parameters and their gradients, flat
-    links: Links = ()
+    split: Split = field(default_factory=lambda: Split(()))
     fields: dict[str, Any] = field(default_factory=lambda: {})
 
     @override
@@ -149,11 +149,11 @@ class Fused(Members):
             self.vectors, self.scalars = [self.param], []
             self.taken = [[self.stacks[key]] for key in self.keys]
 
-    def bind(self, links: Links) -> None:
+    def bind(self, split: Split) -> None:
         """Take the links as they are now."""
-        if links is not self.links:
-            self.links = links
-            present = [link.transform for link in links if not isinstance(link.transform, Absent)]
+        if split is not self.split:
+            self.split = split
+            present = [link.transform for link in split.links if not isinstance(link.transform, Absent)]
             device = self.raw[0].device
             self.fields = {key: _number(value, device) for one in present for key, value in _fields(one).items()}
 
@@ -174,8 +174,7 @@ class Fused(Members):
             return Call(self, there, lr, step)
         present = [i for i, grad in enumerate(mine) if grad is not None]
         chosen = {name: [getattr(self, name)[i] for i in present] for name in ("infos", "states")}
-        part = replace(self, **chosen, stacked=False, links=())
-        part.bind(self.links)
+        part = replace(self, **chosen, stacked=False)
         return Call(part, there, lr, step)
 
 
@@ -184,7 +183,7 @@ class Call:
 
     def __init__(self, home: Fused, grads: Tensors, lr: Tensor, step: Step) -> None:
         self.home, self.grads, self.lr, self.step = home, grads, lr, step
-        self.label, self.links = home.label, home.links
+        self.label, self.links = home.label, home.split.links
 
     def measure(self, position: int) -> Sequence[tuple[ParamInfo, Tensor]]:
         return ()
@@ -215,7 +214,7 @@ class Call:
         """Run the kernel; or the chain on one parameter after the other, where the kernel means another thing."""
         home = self.home
         if not home.agrees():
-            links = placed(home.links, home.raw[0].device)
+            links = placed(self.links, home.raw[0].device)
             for info, state in zip(home.infos, home.states, strict=True):
                 Job(info, links, self.lr, state, home.used, home.label).advance(len(links), {})
         else:

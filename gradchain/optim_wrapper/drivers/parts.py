@@ -18,6 +18,7 @@ STACK = 1 << 17  # elements of a stack, so that what it is worked out with stays
 ACCELERATED = 1 << 20  # the same off the CPU, where a launch costs more
 TINY = 1 << 10  # elements of a parameter up to which a stack costs less than a place in a list for a kernel
 MANY = 64  # of one shape, for which a stack is worth its making
+BUNDLED = 1 << 24  # elements of a bundle: with more, the GPU takes longer for each than the host for a call
 LISTED = 1 << 22  # elements of a parameter on a GPU up to which a place in a kernel's list costs less than a graph
 
 
@@ -107,7 +108,8 @@ def _batches(kind: list[Row], compile: bool) -> list[list[Row]]:
     """Stacks of small parameters; the others alone, or some in a call where calls are what takes time."""
     param, small = kind[0].info.param, _small(kind[0])
     stack = STACK if param.device.type == "cpu" else ACCELERATED
-    most = max(1, stack // param.numel()) if small else BUNDLE if compile and param.is_cuda else 1
+    bundle = min(BUNDLE, BUNDLED // param.numel()) if compile and param.is_cuda else 1
+    most = max(1, stack // param.numel() if small else bundle)
     size = most if small else -(-len(kind) // -(-len(kind) // most))  # bundles of one size have one graph
     return [kind[i : i + size] for i in range(0, len(kind), size)]
 

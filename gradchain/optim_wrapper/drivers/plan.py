@@ -22,7 +22,7 @@ from gradchain.optim_wrapper.drivers.fused import Call, Fused
 from gradchain.optim_wrapper.drivers.graphs import Graph
 from gradchain.optim_wrapper.drivers.loop import Job, Row, loop
 from gradchain.optim_wrapper.drivers.parts import Part, counts, is_tiny, parted
-from gradchain.optim_wrapper.drivers.program import split
+from gradchain.optim_wrapper.drivers.program import Split, split
 from gradchain.optim_wrapper.drivers.tiles import TiledHome, left_whole, rows_of_tile
 from gradchain.optim_wrapper.hyperparameters import scalar
 
@@ -88,6 +88,7 @@ class Plan:
         self.scratch = _scratch([part.rows for part in parts if part.stacked])
         self.kept = Kept({}, list(earlier.buffers))
         self.homes: list[Home | Fused] = []
+        self.splits: dict[int, Split] = {}  # of links by their ids, which are kept
         for part in parts:
             buffer = moved([row.info.param for row in part.rows], self.kept.buffers) if flatten and part.stacked else None
             self._house(part, buffer, earlier)
@@ -187,6 +188,7 @@ class Plan:
         places = [row.info.place for row in self.odd]
         absent = {i for i, grad in enumerate(grads) if grad is None}
         batches: list[Batch | Call] = []
+        splits: dict[int, Split] = {}
         parted = False  # whether a home's parameters no longer have taken the same number of steps
         for home in self.homes:
             if absent and not absent.isdisjoint(home.places):
@@ -196,8 +198,11 @@ class Plan:
                 if isinstance(home, Home):
                     places += home.places
                     continue
-            home.bind(optimizer.links_at(*home.at))
+            links = optimizer.links_at(*home.at)
+            splits[id(links)] = splits.get(id(links)) or self.splits.get(id(links)) or Split(links)
+            home.bind(splits[id(links)])
             batches.append(home.batch(grads, rates[home.at[0]], step))
+        self.splits = splits
         jobs = [Job(*optimizer.row(*self.at[place], place)) for place in sorted(places) if grads[place] is not None]
         try:
             loop(jobs, batches)

@@ -19,7 +19,7 @@ from gradchain.optim_wrapper.drivers.flow import Flow, compute_dtype, start
 from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.layouts import WHOLE
 from gradchain.optim_wrapper.numbers import on_device
-from gradchain.types import Layout, Transform
+from gradchain.types import Layout, SharedTransform, Transform
 
 V = TypeVar("V")
 UNREAD = ("only",)  # fields that are asked when parameters are bound, not in a step
@@ -41,6 +41,27 @@ def split(value: Any) -> tuple[Hashable, list[Tensor]]:
         return part
 
     return walk(value), numbers
+
+
+KINDS: dict[Hashable, int] = {}
+
+
+def kind_of(form: Hashable) -> int:
+    """A number for what is long to compare."""
+    return KINDS.setdefault(form, len(KINDS))
+
+
+class Split:
+    """Links as batches take them, with what is asked of them in every step."""
+
+    def __init__(self, links: tuple[BoundLink, ...]) -> None:
+        self.links = links
+        fixed, self.numbers = split(links)
+        self.fixed = kind_of(fixed)
+        kinds = [link.transform for link in links]
+        self.shared = [i for i, kind in enumerate(kinds) if isinstance(kind, SharedTransform)]  # positions
+        self.timed = any(kind.window != (1, None) or kind.refresh_schedule is not None for kind in kinds)
+        self.always = {link.label: (True, False) for link in links}  # the plan of what is not timed
 
 
 def filled(value: V, numbers: Iterator[Tensor]) -> V:

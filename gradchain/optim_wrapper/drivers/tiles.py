@@ -16,9 +16,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from typing_extensions import override
 
-from gradchain.optim_wrapper.drivers.batch import Batch, Home, Links, Step, Untraceable, leaves
+from gradchain.optim_wrapper.drivers.batch import Batch, Home, Step, Untraceable, leaves
 from gradchain.optim_wrapper.drivers.graphs import Graph
-from gradchain.optim_wrapper.drivers.program import Answer, Program
+from gradchain.optim_wrapper.drivers.program import Answer, Program, Split
 from gradchain.optim_wrapper.layouts import Border, Pieces, Sum, Unanswered, Work
 from gradchain.optim_wrapper.shards import cut_dims
 
@@ -113,12 +113,12 @@ class TiledHome(Home):
     cut: tuple[bool, ...] = ()  # whether a state is cut
 
     @override
-    def bind(self, links: Links) -> None:
-        super().bind(links)
+    def bind(self, split: Split) -> None:
+        super().bind(split)
         if not self.tiles:
             param, layout = self.raw[0], Pieces(self.raw[0].shape, self.raw[0].shape, {0: [0]})
             self.rows = rows_of_tile(param)
-            along = [(link.state_keys, cut_dims(link.transform.init, layout)) for link in links]
+            along = [(link.state_keys, cut_dims(link.transform.init, layout)) for link in split.links]
             cut = {key for keys, dims in along for key, own in zip(keys, dims, strict=True) if 0 in own}
             self.cut = tuple(key in cut for key in self.state)
             count = len(param.split(self.rows))
