@@ -7,9 +7,10 @@ go into the next run. So no temporary is as large as the parameter, at the price
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -85,11 +86,31 @@ class TileProgram(Program):
         return tuple(new.get(i, state[i]) for i, cut in enumerate(self.cut) if not cut)
 
 
-def answered(kind: Kind, told: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+Heard = Callable[[], Iterator[tuple[Tensor, ...]]]  # an answer, or the two slices around it, for each tile in turn
+
+
+def answered(kind: Kind, told: Sequence[Tensor]) -> Heard:
     """What each tile hears, of what all have told."""
     if kind is Sum:
-        return [(torch.stack(list(told)).sum(0),)] * len(told)
-    return [(told[i - 1][1], told[(i + 1) % len(told)][0]) for i in range(len(told))]
+        return partial(repeat, (torch.stack(list(told)).sum(0),))
+    return partial(borders, told.__getitem__, len(told))
+
+
+def said(heard: Sequence[Heard], count: int) -> Iterator[tuple[Tensor, ...]]:
+    """All that each of so many tiles has heard, in turn."""
+    answers = [one() for one in heard]
+    for _ in range(count):
+        yield tuple(x for answer in answers for x in next(answer))
+
+
+def borders(tell: Callable[[int], Tensor], count: int) -> Iterator[tuple[Tensor, ...]]:
+    """What lies before and behind each tile. Each is asked for its first and last slice once, few of which are kept."""
+    first, last = tell(0), tell(count - 1)
+    before, here = last, first
+    for i in range(count):
+        behind = first if i == count - 1 else last if i == count - 2 else tell(i + 1)
+        yield before[1], behind[0]
+        before, here = here, behind
 
 
 def asked(program: TileProgram, tensors: Sequence[Tensor]) -> tuple[Kind, ...]:
@@ -103,7 +124,7 @@ def asked(program: TileProgram, tensors: Sequence[Tensor]) -> tuple[Kind, ...]:
             program = replace(program, kinds=(*program.kinds, kind))
             if kind is Work:
                 return program.kinds
-            given += answered(kind, told)[0]
+            given += next(answered(kind, told)())
 
 
 class TiledHome(Home):
@@ -155,48 +176,62 @@ class Tiled(Batch):
             if self.step.compile:
                 return super().run(until)
             raise Untraceable
-        heard: list[tuple[Tensor, ...]] = [()] * len(tiles)
-        for known in range(len(kinds)):
-            made = self.ask(key, until, answers, kinds[:known], tiles, heard)
-            told = answered(kinds[known], [values[0] for values in made])
-            heard = [(*before, *new) for before, new in zip(heard, told, strict=True)]
-        *_, made = self.ask(key, until, answers, kinds, tiles, heard)
+        rest = [*self.numbers, *leaves(answers)]
+
+        def after(kinds: tuple[Kind, ...]) -> Round:
+            return Round(self, key, kinds, partial(self.of_tile, until, answers, kinds), tiles, rest)
+
+        heard: list[Heard] = []
+        for count, kind in enumerate(kinds):
+            heard.append(after(kinds[:count]).hears(kind, heard))
+        last = after(kinds)
+        made: Sequence[Tensor] = ()
+        for i, known in enumerate(said(heard, len(tiles))):
+            made = last.run(i, known)
         if until is None:
             left = [state for state, cut in zip(home.state.values(), home.cut, strict=True) if not cut]
             for state, value in zip(left, made, strict=True):
                 state.copy_(value)
         return made
 
+    def of_tile(self, until: int | None, answers: dict[int, Answer], kinds: tuple[Kind, ...]) -> TileProgram:
+        return self.program(TileProgram, until, answers, whole=self.home.raw[0].shape, cut=self.home.cut, kinds=kinds)
+
     def questions(self, until: int | None, answers: dict[int, Answer], tensors: Sequence[Tensor]) -> tuple[Kind, ...]:
-        program = self.program(TileProgram, until, answers, whole=self.home.raw[0].shape, cut=self.home.cut)
         try:
-            return asked(program, [*tensors, *self.numbers, *leaves(answers)])
+            return asked(self.of_tile(until, answers, ()), [*tensors, *self.numbers, *leaves(answers)])
         except Exception:  # what cannot be traced is told of where it is tried as a whole
             return (Work,)
 
-    def ask(
-        self,
-        key: Hashable,
-        until: int | None,
-        answers: dict[int, Answer],
-        kinds: tuple[Kind, ...],
-        tiles: Sequence[Sequence[Tensor]],
-        heard: Sequence[Sequence[Tensor]],
-    ) -> list[Sequence[Tensor]]:
-        """What each tile gives that has heard the answers to questions of these kinds."""
-        whole, cut = self.home.raw[0].shape, self.home.cut
-        graphs: dict[torch.Size, tuple[Graph, Sequence[Tensor]]] = {}  # with their numbers, which are the same for all tiles
-        made: list[Sequence[Tensor]] = []
-        for tensors, said in zip(tiles, heard, strict=True):
-            given, shape = [*tensors, *self.numbers, *leaves(answers), *said], tensors[0].shape
-            if shape not in graphs:
-                program = partial(self.program, TileProgram, until, answers, whole=whole, kinds=kinds, cut=cut)
-                compile = self.step.compile and (len(tiles) < MANY or shape == tiles[0][0].shape)
-                graph = self.graph((key, kinds, shape, compile), program, given, compile)
-                graphs[shape] = graph, self.step.on_host(graph, given)
-            graph, numbers = graphs[shape]
-            made.append(graph.run(*[given[i] for i in graph.places], *numbers))
-        return made
+
+@dataclass
+class Round:
+    """The chain on tiles that have heard the answers to some questions: up to the next one, or to its end."""
+
+    tiled: Tiled
+    key: Hashable
+    kinds: tuple[Kind, ...]  # of the questions
+    program: Callable[[], TileProgram]
+    tiles: Sequence[Sequence[Tensor]]
+    rest: Sequence[Tensor]  # what all take beside: numbers, and answers of shared links
+    graphs: dict[torch.Size, tuple[Graph, Sequence[Tensor]]] = field(default_factory=lambda: {})  # with what is made of numbers
+
+    def run(self, i: int, known: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What the i-th tile gives, with what it has heard."""
+        given, shape, step = [*self.tiles[i], *self.rest, *known], self.tiles[i][0].shape, self.tiled.step
+        if shape not in self.graphs:
+            compile = step.compile and (len(self.tiles) < MANY or shape == self.tiles[0][0].shape)
+            graph = self.tiled.graph((self.key, self.kinds, shape, compile), self.program, given, compile)
+            self.graphs[shape] = graph, step.on_host(graph, given)
+        graph, numbers = self.graphs[shape]
+        return graph.run(*[given[i] for i in graph.places], *numbers)
+
+    def hears(self, kind: Kind, heard: Sequence[Heard]) -> Heard:
+        """What each tile hears, once all have told what they ask next."""
+        if kind is Border and Border not in self.kinds:  # then all have heard the same: borders can wait until they are needed
+            known = next(said(heard, 1))
+            return partial(borders, lambda i: self.run(i, known)[0], len(self.tiles))
+        return answered(kind, [self.run(i, known)[0] for i, known in enumerate(said(heard, len(self.tiles)))])
 
 
 def worthwhile(kinds: Sequence[Kind], compile: bool) -> bool:
