@@ -256,6 +256,16 @@ def test_a_gradient_scaler_changes_nothing_and_skips_what_overflows(driver):
     torch.testing.assert_close(*runs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_without_being_asked_a_chain_is_compiled():
+    params = parameters()
+    optimizer = presets.ladam().optimizer(params)
+    give(params, 0)
+    optimizer.step()
+    assert optimizer._drive.plan.compile and not optimizer._drive.failures
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adamw", "ladam", "muon", "c_adamw"])
 def test_one_rank_of_nccl_steps_as_no_rank_does(name, tmp_path):
     import torch.distributed as dist

@@ -1,15 +1,16 @@
 """Every driver gives the loop's numbers, and what each does with graphs, plans and failures."""
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
 from table import PRESETS
-from training import param
+from training import param, steps
 
 from gradchain import chain, presets
 from gradchain import transforms as t
-from gradchain.optim_wrapper.drivers import graphs
+from gradchain.optim_wrapper.drivers import graphs, plan
 
 SHAPES = [(4, 6), (5,), (4, 6), (3, 2, 2), (4, 6), (5,), ()]
 
@@ -142,3 +143,13 @@ def test_rows_of_a_stack_are_the_parameters_state():
     _, optimizer = trained(presets.ladam(), "stacked", 2, [(3,), (3,)])
     first, second = (optimizer.state[p]["moments/first"] for p in optimizer.param_groups[0]["params"])
     assert first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("triton", [True, False])
+def test_without_being_asked_only_a_gpu_with_a_compiler_is_compiled_for(triton, monkeypatch):
+    monkeypatch.setattr(plan, "has_triton", lambda: triton)
+    here, there = param(3), SimpleNamespace(is_cuda=True)
+    assert [plan.compiling_pays(params) for params in ([there, there], [there, here], [here])] == [triton, False, False]
+    optimizer = presets.ladam().optimizer([param(4, 4)])
+    steps(optimizer, 1)
+    assert not optimizer._drive.plan.compile

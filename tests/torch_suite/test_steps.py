@@ -84,7 +84,7 @@ def test_the_loss_goes_down(entry, case):
 @over()
 def test_every_driver_gives_the_loop_s_numbers(entry, case):
     """With a step at which there are no gradients, and a layer that is frozen for a while, as torch tests foreach."""
-    assert DRIVERS.keys() == {"loop", "stacked", "compiled", "auto"}  # auto is stacked, here asked for with the defaults alone
+    assert DRIVERS.keys() == {"loop", "stacked", "compiled", "auto"}  # on a CPU auto is stacked, asked for with the defaults
     results = []
     for name in ("loop", "auto" if case.desc == "default" else "stacked"):
         model = network()

@@ -7,12 +7,13 @@ state is a row. It is made anew when parameters, states or step counts are no lo
 from __future__ import annotations
 
 import operator
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._triton import has_triton
 
 from gradchain.optim_wrapper.drivers.batch import Batch, Home, Step
 from gradchain.optim_wrapper.drivers.bundles import BundledHome
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 class Planned:
     """A driver that keeps a plan for one optimizer."""
 
-    def __init__(self, compile: bool, flatten: bool = False) -> None:
+    def __init__(self, compile: bool | None, flatten: bool = False) -> None:
+        """compile: None where the parameters say, see ``compiling_pays``."""
         self.compile, self.flatten = compile, flatten
         self.plan: Plan | None = None
         self.graphs: dict[Hashable, Graph | None] = {}
@@ -52,14 +54,21 @@ class Planned:
             return
         params = _params(optimizer)
         grads = [param.grad for param in params]
-        self._plan(optimizer, params, grads).run(optimizer, grads, Step(self.graphs, self.compile, self.failures, self.asked))
+        plan = self._plan(optimizer, params, grads)
+        plan.run(optimizer, grads, Step(self.graphs, plan.compile, self.failures, self.asked))
 
     def _plan(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> Plan:
         if self.plan is None or not self.plan.fits(optimizer, params, grads):
             kept = Kept({}, []) if self.plan is None else self.plan.kept
             self.plan = None  # it holds parameters that may be moved
-            self.plan = Plan(optimizer, self.compile, self.flatten, kept)
+            compile = compiling_pays(params) if self.compile is None else self.compile
+            self.plan = Plan(optimizer, compile, self.flatten, kept)
         return self.plan
+
+
+def compiling_pays(params: Sequence[Tensor]) -> bool:
+    """Whether to compile without being asked: on a GPU, where each operation of a chain would go through its slow memory."""
+    return all(param.is_cuda for param in params) and has_triton()
 
 
 def _loops() -> bool:
@@ -82,6 +91,7 @@ class Plan:
     """Which parameters run together, and where their state is."""
 
     def __init__(self, optimizer: ChainOptimizer, compile: bool, flatten: bool, earlier: Kept) -> None:
+        self.compile = compile
         self.at = [(g, i) for g, group in enumerate(optimizer.param_groups) for i in range(len(group["params"]))]
         self.whole = left_whole(_params(optimizer)) if compile else 0
         parts, self.odd = parted(optimizer.rows(stateful=True), lambda row: self._common_to(optimizer, row), compile, flatten)
