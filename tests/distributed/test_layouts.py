@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import ClassVar
+from unittest import mock
 
 import pytest
 import torch
@@ -11,6 +12,9 @@ from torch import nn
 
 from gradchain import ChainError, Transform, chain, presets
 from gradchain import transforms as t
+from gradchain.optim_wrapper.drivers import graphs
+from gradchain.optim_wrapper.drivers.batch import Home
+from gradchain.optim_wrapper.drivers.fused import Fused
 
 pytestmark = pytest.mark.slow
 SHAPES = [(7, 5), (4, 6), (1, 9), (9,), (5, 3, 2, 2), (2, 2), ()]
@@ -25,6 +29,13 @@ EVERYTHING = chain(
     t.GlobalSpeedLimit(speed_limit=0.3),
     t.SPD(),
 )
+
+
+IN_A_PLAN = {
+    "fused": (presets.adamw(lr=0.01), "stacked"),
+    "compiled": (presets.lion(lr=0.01), "compiled"),
+    "asks": (presets.c_adamw(lr=0.01), "compiled"),
+}
 
 
 def tensors(seed, dtype=torch.float64):
@@ -303,6 +314,27 @@ def by_driver(driver):
     return difference(full(net), full(alone))
 
 
+def in_a_plan(recipe, driver):
+    """How far pieces are from whole tensors, the kinds of homes that they have, the shapes left to the loop, the plans made.
+
+    A gradient is whole on every rank. Graphs are traced, and run uncompiled.
+    """
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
+    params = [nn.Parameter(distribute_tensor(x, mesh, [Shard(0) if x.dim() else Replicate()])) for x in tensors(0)]
+    optimizer, plans = recipe.optimizer(params, driver=driver), set()
+    with mock.patch.object(graphs, "_through_inductor", lambda body, options: body.forward):
+        for i in range(1, 7):
+            for at, (p, grad) in enumerate(zip(params, tensors(i), strict=True)):
+                p.grad = distribute_tensor(grad, mesh, p.placements if at else [Replicate()])
+            optimizer.step()
+            plans.add(optimizer._drive.plan)
+    plan = optimizer._drive.plan
+    far = difference([p.full_tensor() for p in params], stepped(recipe, lambda x: x))
+    return far, {type(home) for home in plan.homes}, [tuple(row.info.param.shape) for row in plan.odd], len(plans)
+
+
 def reports():
     """What is reported of a sharded and of a plain model."""
     from torch.distributed.fsdp import fully_shard
@@ -354,6 +386,7 @@ def results():
         ("bad gradient", one_bad_gradient, ()),
         ("stacked", by_driver, ("stacked",)),
         ("compiled", by_driver, ("compiled",)),
+        *((("planned", name), in_a_plan, case) for name, case in IN_A_PLAN.items()),
         ("reports", reports, ()),
         ("shared out", shared_out, ()),
         ("first step", first_step_of_nothing, ()),
@@ -450,6 +483,15 @@ def test_a_gradient_that_is_not_finite_on_one_rank_makes_every_rank_skip_the_ste
 @pytest.mark.parametrize("driver", ["stacked", "compiled"])
 def test_every_driver_takes_shards(results, driver):
     assert max(results[driver]) <= 1e-12
+
+
+@pytest.mark.parametrize("name", IN_A_PLAN)
+def test_pieces_run_as_other_tensors_do_where_the_chain_asks_nothing_of_other_ranks(results, name):
+    everywhere = [shape for shape in SHAPES if shape]
+    for (far, homes, odd, plans), empty in zip(results["planned", name], ([], [(1, 9)]), strict=True):
+        assert far <= 1e-12 and plans == 1
+        assert homes == {Home} if name != "fused" else homes == {Fused}
+        assert odd == (everywhere if name == "asks" else empty)
 
 
 def test_a_report_of_shards_is_that_of_the_whole(results):

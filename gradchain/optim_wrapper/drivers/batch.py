@@ -17,10 +17,11 @@ from gradchain.optim_wrapper.drivers.flow import plan_of
 from gradchain.optim_wrapper.drivers.graphs import Graph
 from gradchain.optim_wrapper.drivers.loop import Job
 from gradchain.optim_wrapper.drivers.program import Answer, Program, Split, joined, kind_of, placed
+from gradchain.optim_wrapper.drivers.sharded import cut, layout_in_plan
 from gradchain.optim_wrapper.hyperparameters import BoundLink
-from gradchain.optim_wrapper.layouts import WRAPPED
+from gradchain.optim_wrapper.layouts import WHOLE, WRAPPED
 from gradchain.optim_wrapper.numbers import on_device
-from gradchain.optim_wrapper.shards import elements
+from gradchain.optim_wrapper.shards import elements, local
 from gradchain.types import ParamInfo, SharedTransform
 
 P = TypeVar("P", bound=Program)
@@ -81,7 +82,7 @@ class Members:
     steps: Tensor  # the same, as the parameters' states have it
 
     def __post_init__(self) -> None:
-        self.raw = [info.param.detach() for info in self.infos]
+        self.raw = [local(info.param.detach()) for info in self.infos]
         self.places = [info.place for info in self.infos]
 
 
@@ -112,7 +113,9 @@ class Home(Members):
         params, *_ = self.tensors(None)
         tensors = [params, *self.state.values()]
         forms = tuple((x.shape, x.stride(), x.dtype, x.device) for x in tensors)
-        self.form = kind_of((self.used, self.stacked, tuple(self.state), tuple(self.since), forms, self.raw[0].dtype))
+        self.layout = layout_in_plan(self.infos[0].param)
+        sharding = cut(self.infos[0].param)
+        self.form = kind_of((self.used, self.stacked, tuple(self.state), tuple(self.since), forms, self.raw[0].dtype, sharding))
 
     def bind(self, split: Split) -> None:
         """Take the links as they are now."""
@@ -226,8 +229,8 @@ class Batch:
     def program(self, kind: Callable[..., P], until: int | None, answers: dict[int, Answer], **more: Any) -> P:
         home = self.home
         keys, since = tuple(home.state), tuple(home.since)
-        if self.step.compile and home.raw[0].is_cuda:
-            more = {"layout": WRAPPED, **more}
+        wraps = home.layout is WHOLE and self.step.compile and home.raw[0].is_cuda
+        more = {"layout": WRAPPED if wraps else home.layout, **more}
         return kind(
             home.split.links, home.used, keys, since, home.raw[0].dtype, self.plan, home.stacked, answers, until, **more
         )

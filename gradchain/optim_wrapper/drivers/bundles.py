@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from gradchain.optim_wrapper.drivers.batch import Batch, Home, Step
 from gradchain.optim_wrapper.drivers.program import Answer, Program
+from gradchain.optim_wrapper.shards import local
 
 BUNDLE = 8  # parameters at most, so that the time to compile does not grow with their number
 
@@ -44,10 +45,10 @@ class BundledHome(Home):
 
     @override
     def __post_init__(self) -> None:
-        params = [info.param.detach() for info in self.infos]
+        params = [local(info.param.detach()) for info in self.infos]
         self.strides = [param.stride() for param in params]
         rows = zip(params, self.states, strict=True)
-        self.own = [x for param, state in rows for x in (param, param, *(state[key] for key in self.state))]
+        self.own = [x for param, state in rows for x in (param, param, *(local(state[key]) for key in self.state))]
         super().__post_init__()
 
     @override

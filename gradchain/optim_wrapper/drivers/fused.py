@@ -22,7 +22,7 @@ from gradchain.optim_wrapper.drivers.flow import compute_dtype
 from gradchain.optim_wrapper.drivers.loop import Job, Row
 from gradchain.optim_wrapper.drivers.program import Split, placed
 from gradchain.optim_wrapper.hyperparameters import Absent, BoundLink
-from gradchain.optim_wrapper.shards import elements
+from gradchain.optim_wrapper.shards import elements, local
 from gradchain.transforms import (
     L2,
     AMSGradMoments,
@@ -105,8 +105,8 @@ def kernel_of(row: Row) -> Kernel | None:
         return None
     if any(transform.window != (1, None) for transform in present) or any(key.endswith("/since") for key in state):
         return None
-    form = (param.dtype, elements(param.detach()).stride())
-    alike = all((state[key].dtype, state[key].stride()) == form for link in links for key in link.state_keys)
+    form = (param.dtype, elements(local(param.detach())).stride())
+    alike = all((state[key].dtype, local(state[key]).stride()) == form for link in links for key in link.state_keys)
     return kernel if alike else None
 
 
@@ -140,7 +140,7 @@ class Fused(Members):
         self.strides = list(map(Tensor.stride, self.raw))
         self.scalars = [i for i, param in enumerate(self.raw) if param.dim() == 0]  # links see them, and keep state, as vectors
         self.vectors = list(map(elements, self.raw))
-        self.taken = [[state[key] for state in self.states] for key in self.keys]
+        self.taken = [[local(state[key]) for state in self.states] for key in self.keys]
         if self.stacked:
             shape = (len(self.raw), *self.raw[0].shape)
             param, self.gathered = (flat[: math.prod(shape)].view(shape) for flat in self.scratch)

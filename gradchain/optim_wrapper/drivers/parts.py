@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from gradchain.optim_wrapper.drivers.bundles import BUNDLE
 from gradchain.optim_wrapper.drivers.fused import Kernel, kernel_of
 from gradchain.optim_wrapper.drivers.loop import Row
+from gradchain.optim_wrapper.drivers.sharded import asks_nothing, cut, near
 from gradchain.optim_wrapper.drivers.tiles import rows_of_tile
+from gradchain.optim_wrapper.layouts import is_sharded
+from gradchain.optim_wrapper.shards import local, view_of
 
 SMALL = 1 << 15  # elements of a parameter up to which stacking costs less than running it alone
 STACK = 1 << 17  # elements of a stack, so that what it is worked out with stays in a core's cache
@@ -36,8 +39,9 @@ def parted(
     """The parts, and what runs one by one. common: what those that run together must have in common, beside their shapes."""
     odd: list[Row] = []
     alike: dict[tuple[Kernel | None, Hashable, Hashable], list[Row]] = {}
+    asked: dict[Hashable, bool] = {}
     for row in rows:
-        if _ordinary(row):
+        if _ordinary(row) and (not is_sharded(row.info.param) or asks_nothing(row, asked)):
             kernel = None if compile and _graph_is_faster(row.info.param) else kernel_of(row)
             alike.setdefault((kernel, common(row), _form(row)), []).append(row)
         else:
@@ -70,11 +74,12 @@ def counts(key: str) -> bool:
 def _ordinary(row: Row) -> bool:
     """Whether a parameter may run with others, or compiled: a dense tensor of real numbers with a place in memory.
 
-    Links with the trait "eager" run plain tensors one by one, whatever the driver.
+    Or a rank's piece of one, that links see as it is. Links with the trait "eager" run plain tensors one by one, whatever the
+    driver.
     """
-    param, grad = row.info.param, row.info.param.grad
-    if any("eager" in link.transform.traits for link in row.links):
+    if any("eager" in link.transform.traits for link in row.links) or view_of(row.info.param) is not local:
         return False
+    param, grad = local(row.info.param), near(row.info.param.grad, row.info.param)
     if type(param) not in (Tensor, nn.Parameter) or (grad is not None and type(grad) is not Tensor):
         return False
     if param.is_complex() or param.is_meta or param.numel() == 0:
@@ -84,13 +89,14 @@ def _ordinary(row: Row) -> bool:
 
 def _small(row: Row) -> bool:
     """Whether a parameter is one for a stack."""
-    return row.info.param.numel() <= SMALL and row.info.param.is_contiguous()
+    param = row.info.param
+    return param.numel() <= SMALL and param.is_contiguous() and not is_sharded(param)
 
 
 def is_tiny(row: Row) -> bool:
     """Whether a kernel takes longer for a parameter than copying it into a stack."""
     param = row.info.param
-    return param.device.type == "cpu" and param.numel() <= TINY and param.is_contiguous()
+    return param.device.type == "cpu" and param.numel() <= TINY and _small(row)
 
 
 def _graph_is_faster(param: Tensor) -> bool:
@@ -101,7 +107,7 @@ def _graph_is_faster(param: Tensor) -> bool:
 def _form(row: Row) -> Hashable:
     """What the parameters of one graph have in common."""
     state = [(key, value.shape, value.dtype) for key, value in row.state.items() if not counts(key)]
-    return (row.info.param.shape, row.info.param.stride(), tuple(state))
+    return (row.info.param.shape, row.info.param.stride(), cut(row.info.param), tuple(state))
 
 
 def _batches(kind: list[Row], compile: bool) -> list[list[Row]]:
@@ -116,4 +122,4 @@ def _batches(kind: list[Row], compile: bool) -> list[list[Row]]:
 
 def _traced(param: Tensor) -> bool:
     """Whether a parameter that runs alone, uncompiled, had better be a graph: in tiles, or with numbers made on the host."""
-    return param.is_cuda or rows_of_tile(param) > 0
+    return param.is_cuda or (rows_of_tile(param) > 0 and not is_sharded(param))

@@ -24,8 +24,11 @@ from gradchain.optim_wrapper.drivers.graphs import Graph
 from gradchain.optim_wrapper.drivers.loop import Job, Row, loop
 from gradchain.optim_wrapper.drivers.parts import Part, counts, is_tiny, parted
 from gradchain.optim_wrapper.drivers.program import Split, split
+from gradchain.optim_wrapper.drivers.sharded import near
 from gradchain.optim_wrapper.drivers.tiles import TiledHome, left_whole, rows_of_tile
 from gradchain.optim_wrapper.hyperparameters import scalar
+from gradchain.optim_wrapper.layouts import is_sharded
+from gradchain.optim_wrapper.shards import local
 
 if TYPE_CHECKING:
     from gradchain.optim_wrapper.optimizer import ChainOptimizer
@@ -102,6 +105,8 @@ class Plan:
         for part in parts:
             buffer = moved([row.info.param for row in part.rows], self.kept.buffers) if flatten and part.stacked else None
             self._house(part, buffer, earlier)
+        members = [info for home in self.homes for info in home.infos]
+        self.sharded = [info.place for info in members if is_sharded(info.param)]
         used = {param.untyped_storage().data_ptr() for param in _params(optimizer)} if self.kept.buffers else set[int]()
         self.kept.buffers[:] = [one for one in self.kept.buffers if one.untyped_storage().data_ptr() in used]
         self._note(optimizer)
@@ -153,7 +158,7 @@ class Plan:
         stacked = part.stacked and (part.kernel is None or buffer is not None or is_tiny(first))
         state: dict[str, Tensor] = {}
         for key in [key for key in first.state if not counts(key)] if stacked or part.kernel is None else ():
-            state[key] = self._stacked(part.rows, key, earlier) if stacked else first.state[key]
+            state[key] = self._stacked(part.rows, key, earlier) if stacked else local(first.state[key])
         scratch = self.scratch[_scratch_of(first)] if stacked else ()
         if buffer is not None and all(buffer is not one for one in self.kept.buffers):
             self.kept.buffers.append(buffer)
@@ -163,7 +168,8 @@ class Plan:
             self.homes.append(Fused(**common, kernel=part.kernel, keys=keys, **own))
         else:
             since = {key: float(value) for key, value in first.state.items() if counts(key) and key != "step"}
-            tiled = not stacked and first.info.param.numel() > self.whole and rows_of_tile(first.info.param) > 0
+            large = not is_sharded(first.info.param) and first.info.param.numel() > self.whole
+            tiled = not stacked and large and rows_of_tile(first.info.param) > 0
             kind = TiledHome if tiled else Home
             kind = BundledHome if len(part.rows) > 1 and not stacked else kind
             self.homes.append(kind(**common, state=state, since=since, scratch=scratch, buffer=buffer))
@@ -197,6 +203,8 @@ class Plan:
         rates = [scalar(group["lr"]) for group in optimizer.param_groups]
         places = [row.info.place for row in self.odd]
         absent = {i for i, grad in enumerate(grads) if grad is None}
+        for i in self.sharded:
+            grads[i] = near(grads[i], self.params[i])
         batches: list[Batch | Call] = []
         splits: dict[int, Split] = {}
         parted = False  # whether a home's parameters no longer have taken the same number of steps
