@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gradchain.optim_wrapper.drivers.bundles import BUNDLE
 from gradchain.optim_wrapper.drivers.fused import Kernel, kernel_of
 from gradchain.optim_wrapper.drivers.loop import Row
-from gradchain.optim_wrapper.drivers.sharded import asks_nothing, cut, near
+from gradchain.optim_wrapper.drivers.sharded import aligned, asks_nothing, cut, near
 from gradchain.optim_wrapper.drivers.tiles import rows_of_tile
 from gradchain.optim_wrapper.layouts import is_sharded
 from gradchain.optim_wrapper.shards import local, view_of
@@ -79,7 +79,9 @@ def _ordinary(row: Row) -> bool:
     """
     if any("eager" in link.transform.traits for link in row.links) or view_of(row.info.param) is not local:
         return False
-    param, grad = local(row.info.param), near(row.info.param.grad, row.info.param)
+    if not aligned(row.info.param.grad, row.info.param):
+        return False
+    param, grad = local(row.info.param), near(row.info.param.grad)
     if type(param) not in (Tensor, nn.Parameter) or (grad is not None and type(grad) is not Tensor):
         return False
     if param.is_complex() or param.is_meta or param.numel() == 0:
@@ -101,7 +103,7 @@ def is_tiny(row: Row) -> bool:
 
 def _graph_is_faster(param: Tensor) -> bool:
     """Whether the compiled chain takes less time than torch's kernel: on a GPU, where launching it is soon paid for."""
-    return param.is_cuda and param.numel() > LISTED
+    return param.is_cuda and local(param).numel() > LISTED
 
 
 def _form(row: Row) -> Hashable:
@@ -114,7 +116,7 @@ def _batches(kind: list[Row], compile: bool) -> list[list[Row]]:
     """Stacks of small parameters; the others alone, or some in a call where calls are what takes time."""
     param, small = kind[0].info.param, _small(kind[0])
     stack = STACK if param.device.type == "cpu" else ACCELERATED
-    bundle = min(BUNDLE, BUNDLED // param.numel()) if compile and param.is_cuda else 1
+    bundle = min(BUNDLE, BUNDLED // local(param).numel()) if compile and param.is_cuda else 1
     most = max(1, stack // param.numel() if small else bundle)
     size = most if small else -(-len(kind) // -(-len(kind) // most))  # bundles of one size have one graph
     return [kind[i : i + size] for i in range(0, len(kind), size)]

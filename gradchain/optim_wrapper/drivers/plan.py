@@ -24,7 +24,7 @@ from gradchain.optim_wrapper.drivers.graphs import Graph
 from gradchain.optim_wrapper.drivers.loop import Job, Row, loop
 from gradchain.optim_wrapper.drivers.parts import Part, counts, is_tiny, parted
 from gradchain.optim_wrapper.drivers.program import Split, split
-from gradchain.optim_wrapper.drivers.sharded import near
+from gradchain.optim_wrapper.drivers.sharded import aligned, near
 from gradchain.optim_wrapper.drivers.tiles import TiledHome, left_whole, rows_of_tile
 from gradchain.optim_wrapper.hyperparameters import scalar
 from gradchain.optim_wrapper.layouts import is_sharded
@@ -130,6 +130,7 @@ class Plan:
             and list(map(Tensor.data_ptr, params)) == self.addresses
             and self._counted() == self.version
             and all(grads[i] is None for i in self.stateless)
+            and all(aligned(grads[i], params[i]) for i in self.sharded)
             and all(self._merged(optimizer, home) and _counts(optimizer, home) for home in self.homes)
         )
 
@@ -204,7 +205,7 @@ class Plan:
         places = [row.info.place for row in self.odd]
         absent = {i for i, grad in enumerate(grads) if grad is None}
         for i in self.sharded:
-            grads[i] = near(grads[i], self.params[i])
+            grads[i] = near(grads[i])
         batches: list[Batch | Call] = []
         splits: dict[int, Split] = {}
         parted = False  # whether a home's parameters no longer have taken the same number of steps

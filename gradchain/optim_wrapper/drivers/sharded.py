@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,8 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gradchain.optim_wrapper.drivers.loop import Row
 from gradchain.optim_wrapper.drivers.program import Program, split
-from gradchain.optim_wrapper.layouts import WHOLE, Pieces, is_sharded
-from gradchain.optim_wrapper.shards import aligned, elements, layout_of, local
+from gradchain.optim_wrapper.layouts import WHOLE, Pieces
+from gradchain.optim_wrapper.shards import elements, layout_of, local
 from gradchain.types import Layout, SharedTransform
 
 
@@ -30,12 +30,15 @@ def cut(param: Tensor) -> Hashable:
     return (tuple(layout.whole_shape), tuple(layout.local_shape), tuple((d, *dims) for d, dims in layout.cuts.items()))
 
 
-def near(grad: Tensor | None, param: Tensor) -> Tensor | None:
+def near(grad: Tensor | None) -> Tensor | None:
     """This rank's piece of a gradient."""
-    if grad is None or not is_sharded(param):
-        return grad
-    piece = local(aligned(grad, param))
-    return cast("Any", piece).wait() if hasattr(piece, "wait") else piece  # on its way from other ranks
+    piece: Any = None if grad is None else local(grad)
+    return piece.wait() if hasattr(piece, "wait") else piece  # on its way from other ranks
+
+
+def aligned(grad: Tensor | None, param: Tensor) -> bool:
+    """Whether a gradient is cut as the parameter is. Otherwise ranks have to exchange it, which jobs do in one order on all."""
+    return grad is None or getattr(grad, "placements", None) == getattr(param, "placements", None)
 
 
 def asks_nothing(row: Row, known: dict[Hashable, bool]) -> bool:
