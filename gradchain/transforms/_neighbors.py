@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn.functional import pad
 
 Distance = Literal["range", "local"]
@@ -52,7 +53,8 @@ def extent(x: Tensor) -> Tensor:
 def by_stretches(sums: Callable[..., Sums], k: int, padded: Sequence[Tensor]) -> Sums:
     """``sums`` of tensors that have k more entries at either end, worked out a stretch at a time."""
     n = len(padded[0]) - 2 * k
-    step = n if torch.compiler.is_compiling() else CHUNK  # a compiler fuses the passes
+    traced = torch.compiler.is_compiling() or get_proxy_mode() is not None
+    step = n if traced else CHUNK  # a compiler fuses the passes
     parts = [sums(*(x[start : min(start + step, n) + 2 * k] for x in padded)) for start in range(0, n, step)]
     return parts[0] if len(parts) == 1 else Sums(*map(torch.cat, zip(*parts, strict=True)))
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from links import f64
 from reference import relational as reference
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -96,6 +97,14 @@ def test_stretches_join_without_a_seam(monkeypatch):
     monkeypatch.setattr("gradchain.transforms._neighbors.CHUNK", 7)
     for a, b in zip(whole, nearest(x, g, K, 0.1), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-14, atol=1e-14)
+
+
+def test_a_graph_does_not_grow_with_the_number_of_stretches():
+    sizes = {
+        len(make_fx(lambda x, g: nearest(x, g, K, 0.1), tracing_mode="fake")(torch.empty(n), torch.empty(n)).graph.nodes)
+        for n in (CHUNK // 2, 3 * CHUNK)
+    }
+    assert len(sizes) == 1
 
 
 def test_the_sum_of_exponentials_is_the_weight():
