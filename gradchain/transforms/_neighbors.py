@@ -8,6 +8,7 @@ All sums run over sorted tensors of one dimension: x the values, g what goes wit
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from itertools import pairwise, product
 from typing import Literal, NamedTuple
 
@@ -162,4 +163,4 @@ def _unit(distances: Sequence[Tensor]) -> Tensor:
 
 
 def _sum(terms: Sequence[Tensor]) -> Tensor:
-    return torch.stack([*terms]).sum(0)
+    return reduce(torch.add, terms)

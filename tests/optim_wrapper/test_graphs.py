@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from training import param
 
@@ -74,12 +74,20 @@ def test_what_is_made_of_hyperparameters_is_made_once_for_all_parameters(monkeyp
 def test_short_rows_take_narrow_vectors_where_there_are_wider_ones(monkeypatch, shape, narrow):
     def widths(stacked):
         x = torch.ones((5, *shape) if stacked else shape)
-        return {form.get("cpp.simdlen") for form in graphs._options(SimpleNamespace(stacked=stacked), x)}
+        return {form.get("cpp.simdlen") for form in graphs._options(SimpleNamespace(stacked=stacked), x, fx.Graph())}
 
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert widths(False) == widths(True) == {256 if narrow else None}
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     assert widths(False) == widths(True) == {None}
+
+
+def test_what_is_read_in_any_order_is_not_read_again_for_each_use():
+    x, places = torch.ones(5), torch.tensor([3, 1, 2, 0, 4])
+    for f, again in ((lambda x, places: x * 2, True), (lambda x, places: x[places] * 2, False)):
+        graph = make_fx(f, tracing_mode="fake")(x, places).graph
+        first, _ = graphs._options(SimpleNamespace(stacked=False), x, graph)
+        assert (graphs.THRESHOLDS[0] in first) is again
 
 
 def test_a_number_in_the_dtype_of_its_tensor_is_not_converted():

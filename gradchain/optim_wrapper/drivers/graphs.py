@@ -22,9 +22,11 @@ NUMBERS_FIRST_SEEN: dict[str, Function] = {}  # host parts by their code: progra
 
 ON_CPU = {"size_asserts": False}  # the plan checks sizes
 
-# Large parameters: no value is stored between a reduction and what uses it, but worked out again from what was read anyway.
+# Large parameters: no value is stored between a reduction and what uses it, but worked out again from what was read anyway;
+# unless reading is slow.
 THRESHOLDS = ("realize_opcount_threshold", "realize_reads_threshold", "realize_acc_reads_threshold")
 RECOMPUTE = {**ON_CPU, **dict.fromkeys(THRESHOLDS, 1 << 30)}
+AT_RANDOM = {torch.ops.aten.index.Tensor, torch.ops.aten.gather.default}  # operations that read memory in any order
 
 # On a GPU: what the parameters of a bundle have in common are numbers, for which no kernels are fused; the plan checks sizes.
 # One launch runs the kernels of several, of which each is as fast as alone.
@@ -66,19 +68,20 @@ class Graph:
         if compile:
             set_apart(self.body.graph) if device.type == "cpu" else store_early(self.body.graph)
             self.body.recompile()
-            self.run, self.failure = compiled(self.body, _options(program, tensors[0]))
+            self.run, self.failure = compiled(self.body, _options(program, tensors[0], self.body.graph))
         else:
             self.run: Function = self.body.forward
 
 
-def _options(program: Program, param: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
+def _options(program: Program, param: Tensor, graph: fx.Graph) -> tuple[dict[str, Any], dict[str, Any]]:
     """Of the compiler: those to try first, and others."""
     if param.is_cuda:
         return ON_GPU, {}
     rest = param.shape[2:] if program.stacked else param.shape[1:]  # of each parameter, its rows
     short = len(rest) > 0 and rest.numel() <= 8 and torch.backends.cpu.get_cpu_capability() == "AVX512"
     own = {"cpp.simdlen": 256} if short else {}  # a row of eight would fill half of 512 bits
-    first, other = (ON_CPU, RECOMPUTE) if program.stacked else (RECOMPUTE, ON_CPU)
+    stores = program.stacked or any(node.target in AT_RANDOM for node in graph.nodes)
+    first, other = (ON_CPU, RECOMPUTE) if stores else (RECOMPUTE, ON_CPU)
     return {**first, **own}, {**other, **own}
 
 
