@@ -41,8 +41,11 @@ def parted(
     alike: dict[tuple[Kernel | None, Hashable, Hashable], list[Row]] = {}
     asked: dict[Hashable, bool] = {}
     for row in rows:
-        if _ordinary(row) and (not is_sharded(row.info.param) or asks_nothing(row, asked)):
-            kernel = None if compile and _graph_is_faster(row.info.param) else kernel_of(row)
+        ordinary = _ordinary(row)
+        kernel = kernel_of(row) if ordinary and not (compile and _graph_is_faster(row.info.param)) else None
+        if ordinary and (
+            kernel or not is_sharded(row.info.param) or (_may_be_graph(row, compile) and asks_nothing(row, asked))
+        ):
             alike.setdefault((kernel, common(row), _form(row)), []).append(row)
         else:
             odd.append(row)
@@ -64,6 +67,11 @@ def parted(
 def _kept(part: Part) -> bool:
     """Whether a part that is not compiled runs as such."""
     return bool(part.stacked or part.kernel or _traced(part.rows[0].info.param))
+
+
+def _may_be_graph(row: Row, compile: bool) -> bool:
+    """Whether a piece of a sharded parameter is more than a job in a plan, so that it is worth trying what its chain asks."""
+    return compile or row.info.param.is_cuda
 
 
 def counts(key: str) -> bool:
