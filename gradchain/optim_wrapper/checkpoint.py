@@ -14,6 +14,7 @@ from gradchain.optim_wrapper.drivers import working
 from gradchain.optim_wrapper.foreign import differences, group_of, is_foreign, translated
 from gradchain.optim_wrapper.hyperparameters import BoundLink, check
 from gradchain.optim_wrapper.matching import matched
+from gradchain.optim_wrapper.numbers import counts
 from gradchain.optim_wrapper.shards import elements, layout_of, overwritten, placed, sharded_state
 from gradchain.optim_wrapper.traffic import refuse_flattened
 from gradchain.transforms import FactoredSecondMoment
@@ -222,7 +223,5 @@ def settle(live: Mapping[str, Tensor], new: Mapping[str, Tensor], param: Tensor)
         if old is not None and old.shape == value.shape and old.dtype == value.dtype:
             settled[key] = overwritten(old, value)
         else:
-            settled[key] = (
-                value.clone() if key.rpartition("/")[2] in ("step", "since") else value.detach().clone().to(param.device)
-            )
+            settled[key] = value.clone() if counts(key) else value.detach().clone().to(param.device)
     return settled

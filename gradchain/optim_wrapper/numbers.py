@@ -11,6 +11,11 @@ CONSTANTS: dict[tuple[float, torch.dtype, torch.device], Tensor] = {}
 MANY = 1 << 12  # of them are kept
 
 
+def counts(key: str) -> bool:
+    """Whether the state of this name counts steps."""
+    return key.rpartition("/")[2] in ("step", "since")
+
+
 def on_device(numbers: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """0-d tensors on the device of a parameter, sent there together; the host does not wait.
 

@@ -153,3 +153,16 @@ def test_without_being_asked_only_a_gpu_with_a_compiler_is_compiled_for(triton, 
     optimizer = presets.ladam().optimizer([param(4, 4)])
     steps(optimizer, 1)
     assert not optimizer._drive.plan.compile
+
+
+def test_a_changed_learning_rate_is_looked_at_once_for_all_shapes(monkeypatch):
+    params, made, split = [param(i, 2) for i in range(3, 7) for _ in "12"], [], plan.Split
+    optimizer = presets.ladam().optimizer(params, driver="stacked")
+    steps(optimizer, 1)
+    assert len(optimizer._drive.plan.homes) == 4
+    monkeypatch.setattr(plan, "Split", lambda links: made.append(links) or split(links))
+    steps(optimizer, 2)
+    assert not made
+    optimizer.param_groups[0]["lr"] = 0.5
+    steps(optimizer, 2)
+    assert len(made) == 1

@@ -99,6 +99,16 @@ def test_links_before_a_question_run_again_and_tiles_of_the_last_rows_are_smalle
     assert runs == {0: {(2, 4), (1, 4)}, 1: {(2, 4), (1, 4)}}
 
 
+def test_borders_are_asked_for_when_they_are_needed(small_tiles, monkeypatch):
+    order, run = [], tiles.Round.run
+    monkeypatch.setattr(tiles.Round, "run", lambda self, i, known: order.append((len(self.kinds), i)) or run(self, i, known))
+    trained(presets.ladam(c2=0.1), "stacked", 1, [(10, 4)])
+    tell, last = 0, 1
+    assert order == [
+        *[(tell, 0), (tell, 4), (tell, 1), (last, 0), (tell, 2), (last, 1), (tell, 3), (last, 2), (last, 3), (last, 4)]
+    ]
+
+
 def test_what_concerns_whole_tensors_is_not_cut(small_tiles, runs):
     trained(chain(t.Orthogonalize(), t.LearningRate(lr=0.1)), "stacked", 1, [(8, 8)])
     assert not runs

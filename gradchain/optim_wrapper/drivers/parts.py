@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from gradchain.optim_wrapper.drivers.bundles import BUNDLE
 from gradchain.optim_wrapper.drivers.fused import Kernel, kernel_of
 from gradchain.optim_wrapper.drivers.loop import Row
-from gradchain.optim_wrapper.drivers.sharded import aligned, asks_nothing, cut, near
+from gradchain.optim_wrapper.drivers.sharded import asks_nothing, cut, cut_alike, near
 from gradchain.optim_wrapper.drivers.tiles import rows_of_tile
 from gradchain.optim_wrapper.layouts import is_sharded
+from gradchain.optim_wrapper.numbers import counts
 from gradchain.optim_wrapper.shards import local, view_of
 
 SMALL = 1 << 15  # elements of a parameter up to which stacking costs less than running it alone
@@ -43,9 +44,7 @@ def parted(
     for row in rows:
         ordinary = _ordinary(row)
         kernel = kernel_of(row) if ordinary and not (compile and _graph_is_faster(row.info.param)) else None
-        if ordinary and (
-            kernel or not is_sharded(row.info.param) or (_may_be_graph(row, compile) and asks_nothing(row, asked))
-        ):
+        if ordinary and (kernel or not is_sharded(row.info.param) or _is_local(row, compile, asked)):
             alike.setdefault((kernel, common(row), _form(row)), []).append(row)
         else:
             odd.append(row)
@@ -69,14 +68,9 @@ def _kept(part: Part) -> bool:
     return bool(part.stacked or part.kernel or _traced(part.rows[0].info.param))
 
 
-def _may_be_graph(row: Row, compile: bool) -> bool:
-    """Whether a piece of a sharded parameter is more than a job in a plan, so that it is worth trying what its chain asks."""
-    return compile or row.info.param.is_cuda
-
-
-def counts(key: str) -> bool:
-    """Whether a state counts steps."""
-    return key.rpartition("/")[2] in ("step", "since")
+def _is_local(row: Row, compile: bool, known: dict[Hashable, bool]) -> bool:
+    """Whether a piece of a sharded parameter may be a graph: where there is one, and the chain asks no other rank."""
+    return (compile or _traced(row.info.param)) and asks_nothing(row, known)
 
 
 def _ordinary(row: Row) -> bool:
@@ -87,7 +81,7 @@ def _ordinary(row: Row) -> bool:
     """
     if any("eager" in link.transform.traits for link in row.links) or view_of(row.info.param) is not local:
         return False
-    if not aligned(row.info.param.grad, row.info.param):
+    if not cut_alike(row.info.param.grad, row.info.param):
         return False
     param, grad = local(row.info.param), near(row.info.param.grad)
     if type(param) not in (Tensor, nn.Parameter) or (grad is not None and type(grad) is not Tensor):

@@ -22,12 +22,13 @@ from gradchain.optim_wrapper.drivers.flow import compute_dtype
 from gradchain.optim_wrapper.drivers.fused import Call, Fused
 from gradchain.optim_wrapper.drivers.graphs import Graph
 from gradchain.optim_wrapper.drivers.loop import Job, Row, loop
-from gradchain.optim_wrapper.drivers.parts import Part, counts, is_tiny, parted
+from gradchain.optim_wrapper.drivers.parts import Part, is_tiny, parted
 from gradchain.optim_wrapper.drivers.program import Split, split
-from gradchain.optim_wrapper.drivers.sharded import aligned, near
+from gradchain.optim_wrapper.drivers.sharded import cut_alike, near
 from gradchain.optim_wrapper.drivers.tiles import TiledHome, left_whole, rows_of_tile
 from gradchain.optim_wrapper.hyperparameters import scalar
 from gradchain.optim_wrapper.layouts import is_sharded
+from gradchain.optim_wrapper.numbers import counts
 from gradchain.optim_wrapper.shards import local
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class Plan:
             and list(map(Tensor.data_ptr, params)) == self.addresses
             and self._counted() == self.version
             and all(grads[i] is None for i in self.stateless)
-            and all(aligned(grads[i], params[i]) for i in self.sharded)
+            and all(cut_alike(grads[i], params[i]) for i in self.sharded)
             and all(self._merged(optimizer, home) and _counts(optimizer, home) for home in self.homes)
         )
 

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from gradchain.optim_wrapper.drivers.loop import Row
 from gradchain.optim_wrapper.drivers.program import Program, split
 from gradchain.optim_wrapper.layouts import WHOLE, Pieces
+from gradchain.optim_wrapper.numbers import counts
 from gradchain.optim_wrapper.shards import elements, layout_of, local
 from gradchain.types import Layout, SharedTransform
 
@@ -36,14 +37,14 @@ def near(grad: Tensor | None) -> Tensor | None:
     return piece.wait() if hasattr(piece, "wait") else piece  # on its way from other ranks
 
 
-def aligned(grad: Tensor | None, param: Tensor) -> bool:
+def cut_alike(grad: Tensor | None, param: Tensor) -> bool:
     """Whether a gradient is cut as the parameter is. Otherwise ranks have to exchange it, which jobs do in one order on all."""
     return grad is None or getattr(grad, "placements", None) == getattr(param, "placements", None)
 
 
 def asks_nothing(row: Row, known: dict[Hashable, bool]) -> bool:
     """Whether the chain never asks other ranks on its way to this parameter's step; found on fake tensors, once for a kind."""
-    param, keys = row.info.param, [key for key in row.state if key.rpartition("/")[2] not in ("step", "since")]
+    param, keys = row.info.param, [key for key in row.state if not counts(key)]
     fixed, _ = split(row.links)
     forms = tuple((local(row.state[key]).shape, row.state[key].dtype) for key in keys)
     key = (fixed, cut(param), param.dtype, row.used, forms)
