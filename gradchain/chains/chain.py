@@ -169,7 +169,7 @@ class Chain(Functional):
         params: Iterable[Any],
         *,
         driver: str = "auto",
-        every_k: int = 1,
+        accumulate: int = 1,
         finite_gate: bool = False,
         flatten: bool = False,
         **hyperparameters: Any,
@@ -182,7 +182,7 @@ class Chain(Functional):
         """
         from gradchain.optim_wrapper import ChainOptimizer  # the one upward import, for the user's convenience
 
-        options: dict[str, Any] = {"driver": driver, "every_k": every_k, "finite_gate": finite_gate, "flatten": flatten}
+        options: dict[str, Any] = {"driver": driver, "accumulate": accumulate, "finite_gate": finite_gate, "flatten": flatten}
         return ChainOptimizer(params, self, **options, **hyperparameters)
 
     def __repr__(self) -> str:

@@ -100,7 +100,7 @@ def collect(optimizer: ChainOptimizer) -> bool:
     seen = 1 + max(group.get(SEEN, 0) for group in optimizer.param_groups)  # a group may have joined since the last step
     for group in optimizer.param_groups:
         group[SEEN] = seen
-    return seen >= optimizer.every_k
+    return seen >= optimizer.accumulate
 
 
 @contextmanager
@@ -184,16 +184,18 @@ def settle(optimizer: ChainOptimizer) -> None:
     optimizer.unsettled.clear()
 
 
-def check_options(every_k: int, finite_gate: bool, links: Sequence[Transform[Any]]) -> None:
+def check_options(accumulate: int, finite_gate: bool, links: Sequence[Transform[Any]]) -> None:
     """ChainError where an option does not fit, or does not go with a link."""
-    if isinstance(every_k, bool) or not isinstance(every_k, int) or every_k < 1:
-        raise ChainError(f"every_k must be a whole number in [1, inf); found {every_k!r}. Pass the number of calls a step.")
+    if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
+        raise ChainError(
+            f"accumulate must be a whole number in [1, inf); found {accumulate!r}. Pass the calls a step takes."
+        )
     if not isinstance(finite_gate, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ChainError(f"finite_gate must be a bool; found {finite_gate!r}. Pass True or False.")
-    if every_k > 1 and (found := [link.label for link in links if "perturbs" in link.traits]):
+    if accumulate > 1 and (found := [link.label for link in links if "perturbs" in link.traits]):
         raise ChainError(
-            f"{found[0]!r} needs all gradients of a step in its closure; found every_k={every_k}. "
-            "Run the micro-batches inside the closure, and leave out every_k."
+            f"{found[0]!r} needs all gradients of a step in its closure; found accumulate={accumulate}. "
+            "Run the micro-batches inside the closure, and leave out accumulate."
         )
 
 

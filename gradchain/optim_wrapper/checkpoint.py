@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
 
-SUM = "every_k/sum"  # key of a parameter's state: the gradients of the calls that have made no step yet
-SEEN = "every_k_seen"  # in the groups: the number of these calls
+SUM = "accumulate/sum"  # key of a parameter's state: the gradients of the calls that have made no step yet
+SEEN = "accumulated_calls"  # in the groups: the number of these calls
 
 
 class LoadReport(NamedTuple):
@@ -180,7 +180,7 @@ def _brought(old: dict[str, Any], label: str | None, optimizer: ChainOptimizer) 
 
 def _collected(optimizer: ChainOptimizer, old: dict[str, Any], param: Tensor, name: str) -> dict[str, Tensor]:
     """The saved sum of gradients of calls that have made no step yet, where the optimizer collects."""
-    return {SUM: _fit(name, SUM, old.pop(SUM), working(param))} if SUM in old and optimizer.every_k > 1 else {}
+    return {SUM: _fit(name, SUM, old.pop(SUM), working(param))} if SUM in old and optimizer.accumulate > 1 else {}
 
 
 def _as_it_goes_on(groups: Sequence[Any], states: Mapping[Tensor, Mapping[str, Tensor]]) -> list[Any]:

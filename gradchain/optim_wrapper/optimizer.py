@@ -35,7 +35,7 @@ class ChainOptimizer(Optimizer):
     each hyperparameter of the chain. Names are also found where trainers leave them, see ``optim_wrapper.names``.
     chain: a Chain, or a Partition, for which groups are split by label. driver: how chains are executed, ``"loop"``,
     ``"stacked"``, ``"compiled"``, or ``"auto"``, compiled on a GPU and stacked elsewhere; see ``optim_wrapper.drivers``.
-    every_k: calls of ``step`` that make one step, with the mean of their gradients. finite_gate: leave parameters and state
+    accumulate: calls of ``step`` that make one step, with the mean of their gradients. finite_gate: leave parameters and state
     alone in a step in which any gradient is not finite, without reading it; without the gate, NaN in a gradient stays in that
     parameter and its state, unless a link looks at several parameters at once (a SharedTransform). flatten: make small
     parameters of one shape views of one buffer, see ``drivers.flat``. hyperparameters: override the chain's for all groups.
@@ -53,7 +53,7 @@ class ChainOptimizer(Optimizer):
         chain: Recipe,
         *,
         driver: str = "auto",
-        every_k: int = 1,
+        accumulate: int = 1,
         finite_gate: bool = False,
         flatten: bool = False,
         **hyperparameters: Any,
@@ -64,10 +64,10 @@ class ChainOptimizer(Optimizer):
             raise ChainError(f"no driver is named {driver!r}; there are: {', '.join(DRIVERS)}. Use one of these.")
         chain = chain.map(with_rate)
         self.chain = chain.override(hyperparameters) if hyperparameters else chain
-        check_options(every_k, finite_gate, chain.links)
+        check_options(accumulate, finite_gate, chain.links)
         check_flatten(flatten, driver)
-        check_solver(chain.links, every_k)
-        self.driver, self.every_k, self.finite_gate, self.flatten = driver, every_k, finite_gate, flatten
+        check_solver(chain.links, accumulate)
+        self.driver, self.accumulate, self.finite_gate, self.flatten = driver, accumulate, finite_gate, flatten
         self._prepare()
         super().__init__(as_groups(params), common_defaults(self.chain))
 
@@ -111,12 +111,12 @@ class ChainOptimizer(Optimizer):
             ascend(self.jobs(), needed(closure, self._perturbs))
         if self._only_prepares():
             self.rows()
-        elif self.every_k == 1 or collect(self):
+        elif self.accumulate == 1 or collect(self):
             self._run(closure, loss)
         return loss
 
     def _run(self, closure: Callable[[], Any] | None, loss: Any) -> None:
-        with means(self) if self.every_k > 1 else nullcontext():
+        with means(self) if self.accumulate > 1 else nullcontext():
             if self.finite_gate:
                 self._drive.prepare(self)  # makes the state, in its place
             with gated(self) if self.finite_gate else nullcontext():
@@ -168,7 +168,7 @@ class ChainOptimizer(Optimizer):
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in ("driver", "every_k", "finite_gate", "flatten")}
+        return {key: getattr(self, key) for key in ("driver", "accumulate", "finite_gate", "flatten")}
 
     def __getstate__(self) -> dict[str, Any]:
         settle(self)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
 
-def check_solver(links: Sequence[Transform[Any]], every_k: int) -> None:
+def check_solver(links: Sequence[Transform[Any]], accumulate: int) -> None:
     """ChainError where a link that solves meets what it cannot be used with."""
     solving = [link for link in links if "solves" in link.traits]
     if not solving:
@@ -29,10 +29,10 @@ def check_solver(links: Sequence[Transform[Any]], every_k: int) -> None:
     one = solving[0]
     if len(solving) > 1:
         raise ChainError(f"{one.label!r} and {solving[1].label!r} both solve in one step, and the loss is shared. Keep one.")
-    if every_k > 1:
+    if accumulate > 1:
         raise ChainError(
-            f"{one.label!r} needs all gradients of a step in its closure; found every_k={every_k}. "
-            "Run the micro-batches inside the closure, and leave out every_k."
+            f"{one.label!r} needs all gradients of a step in its closure; found accumulate={accumulate}. "
+            "Run the micro-batches inside the closure, and leave out accumulate."
         )
     if climbs := [link.label for link in links if "perturbs" in link.traits]:
         raise ChainError(f"{one.label!r} evaluates the loss at its own points, and so does {climbs[0]!r}. Leave one out.")

@@ -220,7 +220,7 @@ LINK = from_torch(optim.LBFGS)
             lambda: chain(LINK).optimizer([param(2)]).step(),
             "'lbfgs' takes the gradients .* found no closure. Call optimizer.step",
         ),
-        (lambda: chain(LINK).optimizer([param(2)], every_k=2), "'lbfgs' needs all gradients of a step in its closure"),
+        (lambda: chain(LINK).optimizer([param(2)], accumulate=2), "'lbfgs' needs all gradients of a step in its closure"),
         (lambda: chain(t.SAM(), LINK).optimizer([param(2)]), "'lbfgs' evaluates the loss at its own points, and so does 'sam'"),
         (
             lambda: partition({"a": LINK, "b": chain(LINK)}, by={"a": matrices}).optimizer([param(2)]),

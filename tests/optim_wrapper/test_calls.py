@@ -146,7 +146,7 @@ def test_groups_have_their_own_rho_and_masked_parameters_do_not_climb():
 def test_several_calls_make_one_step_with_the_mean_gradient():
     ours, theirs = [param(4, 3), param(2)], [param(4, 3), param(2)]
     recipe = presets.adamw(lr=0.1)
-    optimizer, plain = recipe.optimizer(ours, every_k=3), recipe.optimizer(theirs)
+    optimizer, plain = recipe.optimizer(ours, accumulate=3), recipe.optimizer(theirs)
     for step in range(4):
         parts = [[torch.randn_like(p) for p in ours] for _ in range(3)]
         for grads in parts:
@@ -168,7 +168,7 @@ def test_micro_batches_are_the_large_batch_to_rounding():
     x = torch.linspace(-1, 1, 72, dtype=torch.float64).reshape(24, 3)
     ours, theirs = model(), model()
     optimizer, plain = (
-        presets.adam(lr=0.1).optimizer(ours.parameters(), every_k=4),
+        presets.adam(lr=0.1).optimizer(ours.parameters(), accumulate=4),
         presets.adam(lr=0.1).optimizer(theirs.parameters()),
     )
     for _ in range(5):
@@ -184,7 +184,7 @@ def test_micro_batches_are_the_large_batch_to_rounding():
 
 def test_schedules_of_the_chain_count_steps_not_calls_and_not_skipped_steps():
     p = param(3)
-    optimizer = presets.sgd(lr=lambda n: float(n)).optimizer([p], every_k=2, finite_gate=True)
+    optimizer = presets.sgd(lr=lambda n: float(n)).optimizer([p], accumulate=2, finite_gate=True)
     rates = []
     for value in (1.0, 1.0, NAN, 1.0, 1.0, 1.0, 1.0):
         p.grad = torch.full((3,), value)
@@ -196,26 +196,26 @@ def test_schedules_of_the_chain_count_steps_not_calls_and_not_skipped_steps():
 
 def test_a_group_that_joins_between_calls_is_in_the_next_step():
     p, q = param(3), param(2)
-    optimizer = presets.sgd(lr=1.0).optimizer([p], every_k=2)
+    optimizer = presets.sgd(lr=1.0).optimizer([p], accumulate=2)
     steps(optimizer)
     optimizer.add_param_group({"params": [q]})
     for x in (p, q):
         x.grad = torch.ones_like(x)
     optimizer.step()
     torch.testing.assert_close(q.detach(), param(2).detach() - 0.5)
-    assert not torch.equal(p, param(3)) and [group["every_k_seen"] for group in optimizer.param_groups] == [0, 0]
+    assert not torch.equal(p, param(3)) and [group["accumulated_calls"] for group in optimizer.param_groups] == [0, 0]
 
 
 @pytest.mark.parametrize(("k", "calls_to_go"), [(5, 3), (3, 1), (2, 1), (1, 1)])
 def test_a_checkpoint_between_calls_goes_on_with_another_number_of_calls(k, calls_to_go):
     p = param(3)
-    optimizer = presets.sgd(lr=1.0).optimizer([p], every_k=3)
+    optimizer = presets.sgd(lr=1.0).optimizer([p], accumulate=3)
     for _ in range(2):
         p.grad = torch.full((3,), 2.0)
         optimizer.step()
-    resumed = presets.sgd(lr=1.0).optimizer([q := param(3)], every_k=k)
+    resumed = presets.sgd(lr=1.0).optimizer([q := param(3)], accumulate=k)
     if k == 1:
-        with pytest.warns(ChainWarning, match="dropped: every_k"):
+        with pytest.warns(ChainWarning, match="dropped: accumulate"):
             resumed.load_state_dict(optimizer.state_dict())
     else:
         resumed.load_state_dict(optimizer.state_dict(), strict=True)
@@ -224,12 +224,12 @@ def test_a_checkpoint_between_calls_goes_on_with_another_number_of_calls(k, call
         q.grad = torch.full((3,), 2.0)
         resumed.step()
     torch.testing.assert_close(q.detach(), param(3).detach() - 2.0)
-    assert resumed.param_groups[0]["every_k_seen"] == 0 and set(resumed.state[q]) == {"step"}
+    assert resumed.param_groups[0]["accumulated_calls"] == 0 and set(resumed.state[q]) == {"step"}
 
 
 def test_a_parameter_without_gradient_in_some_calls_counts_zero_there():
     p, q, alone = param(3), param(2), param(2)
-    optimizer = presets.sgd(lr=1.0).optimizer([p, q], every_k=2)
+    optimizer = presets.sgd(lr=1.0).optimizer([p, q], accumulate=2)
     p.grad, q.grad = torch.ones(3), torch.ones(2)
     optimizer.step()
     p.grad, q.grad = torch.ones(3), None
@@ -241,13 +241,13 @@ def test_a_parameter_without_gradient_in_some_calls_counts_zero_there():
 def test_a_checkpoint_between_calls_goes_on(done):
     recipe, file = presets.adam(lr=0.1), io.BytesIO()
     p = param(4, 3)
-    optimizer = recipe.optimizer([p], every_k=3)
+    optimizer = recipe.optimizer([p], accumulate=3)
     steps(optimizer, done)
     torch.save((optimizer.state_dict(), p.detach()), file)
     file.seek(0)
     saved, value = torch.load(file, weights_only=True)
     q = nn.Parameter(value)
-    resumed = recipe.optimizer([q], every_k=3)
+    resumed = recipe.optimizer([q], accumulate=3)
     resumed.load_state_dict(saved, strict=True)
     twin, r = pickle.loads(pickle.dumps((optimizer, p)))
     for one in (optimizer, resumed, twin):
@@ -274,7 +274,7 @@ def test_a_step_with_a_gradient_that_is_not_finite_never_happened(bad, driver):
     assert all(map(torch.equal, ours, theirs)) and identical(snapshot(gated), snapshot(plain))
 
 
-@pytest.mark.parametrize("options", [{"finite_gate": True}, {"every_k": 2}, {"every_k": 2, "finite_gate": True}], ids=str)
+@pytest.mark.parametrize("options", [{"finite_gate": True}, {"accumulate": 2}, {"accumulate": 2, "finite_gate": True}], ids=str)
 def test_a_driver_keeps_its_plan(options):
     optimizer = presets.adam(lr=0.1).optimizer([param(3), param(3)], driver="stacked", **options)
     plans = []
@@ -286,7 +286,7 @@ def test_a_driver_keeps_its_plan(options):
 
 def test_the_gate_and_several_calls_and_sam_go_together_where_it_makes_sense():
     p = param(3)
-    optimizer = presets.adam(lr=0.1).optimizer([p], every_k=2, finite_gate=True)
+    optimizer = presets.adam(lr=0.1).optimizer([p], accumulate=2, finite_gate=True)
     for value in (NAN, 1.0, 1.0, 1.0):
         p.grad = torch.full((3,), value)
         optimizer.step()
@@ -298,22 +298,22 @@ def test_the_gate_and_several_calls_and_sam_go_together_where_it_makes_sense():
 
 def test_options_hold_for_partitions_and_in_copies():
     recipe = partition({"a": presets.sgd(lr=0.1), "b": presets.adam()}, by={"a": matrices})
-    optimizer = recipe.optimizer([param(2, 2), param(3)], every_k=2, finite_gate=True)
+    optimizer = recipe.optimizer([param(2, 2), param(3)], accumulate=2, finite_gate=True)
     for twin in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
-        assert twin.every_k == 2 and twin.finite_gate
+        assert twin.accumulate == 2 and twin.finite_gate
     steps(optimizer, 2)
-    assert [group["every_k_seen"] for group in optimizer.param_groups] == [0, 0]
+    assert [group["accumulated_calls"] for group in optimizer.param_groups] == [0, 0]
 
 
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (lambda: BASE.optimizer([param(1)], every_k=0), r"every_k must be a whole number in \[1, inf\); found 0"),
-        (lambda: BASE.optimizer([param(1)], every_k=1.5), "every_k must be a whole number"),
+        (lambda: BASE.optimizer([param(1)], accumulate=0), r"accumulate must be a whole number in \[1, inf\); found 0"),
+        (lambda: BASE.optimizer([param(1)], accumulate=1.5), "accumulate must be a whole number"),
         (lambda: BASE.optimizer([param(1)], finite_gate=1), "finite_gate must be a bool; found 1"),
         (
-            lambda: chain(t.SAM(), BASE).optimizer([param(1)], every_k=2),
-            "'sam' needs all gradients of a step in its closure; found every_k=2. Run the micro-batches inside",
+            lambda: chain(t.SAM(), BASE).optimizer([param(1)], accumulate=2),
+            "'sam' needs all gradients of a step in its closure; found accumulate=2. Run the micro-batches inside",
         ),
     ],
 )

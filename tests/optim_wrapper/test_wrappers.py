@@ -29,7 +29,7 @@ WRAPPERS = {  # recipe, options of the optimizer
     "average": (chain(ADAM, t.WeightEMA(ema_decay=0.5)), {}),
     "sam": (chain(t.SAM(), ADAM), {}),
     "asam": (chain(t.ASAM(), ADAM), {}),
-    "several calls": (ADAM, {"every_k": 2}),
+    "several calls": (ADAM, {"accumulate": 2}),
     "gate": (ADAM, GATED),
     "torch's own": (chain(t.AGR(), from_torch(optim.RAdam, lr=0.05)), {}),
 }
@@ -47,10 +47,10 @@ TOGETHER = {
     "average of lookahead": (chain(ADAM, t.Lookahead(la_steps=2), t.WeightEMA(ema_decay=0.5)), {}),
     "masked in parallel": (chain(parallel({"a": masked(CORE, by=matrices), "b": t.Momentum()}, merge="mean"), RATE), {}),
     "parallel in masked": (chain(masked(BRANCHES, by=~matrices), RATE), {}),
-    "several calls and the gate": (ADAM, {"every_k": 2, **GATED}),
+    "several calls and the gate": (ADAM, {"accumulate": 2, **GATED}),
     "several calls, gate and lookahead in a partition": (
         partition({"a": chain(ADAM, t.Lookahead(la_steps=2)), "b": BALL}, by={"a": matrices}),
-        {"every_k": 2, **GATED},
+        {"accumulate": 2, **GATED},
     ),
     "lbfgs": (chain(from_torch(optim.LBFGS, lr=0.1, max_iter=2, history_size=3)), {}),
     "lbfgs between links behind a gate": (
@@ -142,8 +142,8 @@ def test_every_driver_gives_the_numbers_of_the_loop(recipe, options, driver, mon
         (lambda net: chain(RATE, t.ScheduleFree(), t.WeightEMA()), "'schedule_free' and 'weight_ema' both give the weights"),
         (lambda net: chain(RATE, t.ScheduleFree(), t.Lookahead()), "'schedule_free' and 'lookahead' both own the parameter's"),
         (
-            lambda net: chain(t.SAM(), ADAM).optimizer(net.parameters(), every_k=2, finite_gate=True),
-            "'sam' needs all gradients of a step in its closure; found every_k=2",
+            lambda net: chain(t.SAM(), ADAM).optimizer(net.parameters(), accumulate=2, finite_gate=True),
+            "'sam' needs all gradients of a step in its closure; found accumulate=2",
         ),
         (
             lambda net: partition({"a": chain(t.SAM(), ADAM), "b": chain(t.ASAM(), BALL)}, by={"a": matrices}),

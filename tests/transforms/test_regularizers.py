@@ -313,7 +313,7 @@ def test_lookahead_all_the_way_is_no_lookahead():
     assert all(map(torch.equal, trajectory(t.Lookahead(la_alpha=1.0)), trajectory()))
 
 
-def test_lookahead_none_of_the_way_comes_back_every_k_steps():
+def test_lookahead_none_of_the_way_comes_back_accumulate_steps():
     start = param(3, 4, dtype=torch.float64).detach()
     for i, seen in enumerate(trajectory(t.Lookahead(la_alpha=0.0, la_steps=4)), 1):
         assert torch.allclose(seen, start, rtol=0, atol=1e-15) == (i % 4 == 0)
