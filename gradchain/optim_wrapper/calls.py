@@ -29,26 +29,6 @@ def with_gradient(optimizer: ChainOptimizer) -> Iterator[Tensor]:
         yield from (param for param in group["params"] if param.grad is not None)
 
 
-def refuse_sparse(optimizer: ChainOptimizer) -> None:
-    """RuntimeError where a gradient is sparse."""
-    grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
-    layouts = [grad.layout for grad in grads if grad is not None]
-    if layouts.count(torch.strided) == len(layouts):  # one quick pass over all of them
-        return
-    for param in with_gradient(optimizer):
-        if param.grad is not None and param.grad.layout != torch.strided:
-            raise RuntimeError(
-                f"the gradient of {optimizer.name_of(param)!r} is {param.grad.layout}; chains work on dense gradients. "
-                "Use sparse=False in the embedding, or grad.to_dense() before the step."
-            )
-
-
-def refuse(optimizer: ChainOptimizer) -> None:
-    """Raise where the step cannot be taken as it is asked for."""
-    refuse_sparse(optimizer)
-    check_capture(optimizer)
-
-
 def check_capture(optimizer: ChainOptimizer) -> None:
     """ChainError where a CUDA graph that is being captured would repeat this very step, and not go on from step to step."""
     if torch.compiler.is_compiling() or not torch.cuda.is_initialized() or not torch.cuda.is_current_stream_capturing():
@@ -91,35 +71,72 @@ def ascend(jobs: list[Job], closure: Callable[[], Any]) -> None:
 
 @torch.no_grad()
 def collect(optimizer: ChainOptimizer) -> bool:
-    """Add the gradients of this call to those of the calls before; whether these are now as many as make a step."""
+    """Add the gradients of this call to those of the calls before; or, where they are enough for a step, leave that to it."""
+    _check_sums(optimizer)
+    seen = 1 + _seen(optimizer)
+    if seen >= optimizer.accumulate:
+        return True
     _ = optimizer.rows()  # makes the state
     for param in with_gradient(optimizer):
-        assert param.grad is not None
-        state, grad = optimizer.state[param], elements(param.grad.detach()).to(compute_dtype(param))
+        state, grad = optimizer.state[param], _gradient(param)
         state[SUM] = state[SUM].add_(grad) if SUM in state else grad.clone()
-    seen = 1 + max(group.get(SEEN, 0) for group in optimizer.param_groups)  # a group may have joined since the last step
     for group in optimizer.param_groups:
         group[SEEN] = seen
-    return seen >= optimizer.accumulate
+    return False
+
+
+def _seen(optimizer: ChainOptimizer) -> int:
+    return max(group.get(SEEN, 0) for group in optimizer.param_groups)  # a group may have joined since the last step
+
+
+def _gradient(param: Tensor) -> Tensor:
+    assert param.grad is not None
+    return elements(param.grad.detach()).to(compute_dtype(param))
+
+
+def _check_sums(optimizer: ChainOptimizer) -> None:
+    """ChainError where a parameter has another shape than its accumulated gradients."""
+    for param in with_gradient(optimizer):
+        found = optimizer.state.get(param, {}).get(SUM)
+        if found is not None and found.shape != elements(param.detach()).shape:
+            raise ChainError(
+                f"the accumulated gradients of {optimizer.name_of(param)!r} have shape {tuple(found.shape)}, the parameter "
+                f"{tuple(param.shape)}. Delete its entry in optimizer.state to start afresh."
+            )
 
 
 @contextmanager
 def means(optimizer: ChainOptimizer) -> Generator[None]:
-    """While it lasts, the parameters' gradients are the means over the calls; those of the last call come back after it."""
-    delivered: list[tuple[Tensor, Tensor | None]] = []
-    for group in optimizer.param_groups:
-        seen, group[SEEN] = group[SEEN], 0
-        for param in group["params"]:
-            if SUM in optimizer.state.get(param, {}):
-                mean = optimizer.state[param].pop(SUM) / seen
-                delivered.append((param, param.grad))
-                mean = torch.view_as_complex(mean) if param.is_complex() else mean
-                param.grad = mean.reshape(param.shape).to(param.dtype)
+    """While it lasts, the parameters' gradients are the means over the calls; those of the last call come back after it.
+
+    Where the step raises, the sum of the calls before is as it was: the last call can be made again.
+    """
+    calls = 1 + _seen(optimizer)
+    delivered = [(param, param.grad) for group in optimizer.param_groups for param in group["params"]]
+    sums: list[tuple[dict[str, Tensor], Tensor]] = []
+    for param, grad in delivered:
+        state = optimizer.state.get(param, {})
+        before = state.pop(SUM, None)
+        if before is not None:
+            sums.append((state, before))
+        total = before
+        if grad is not None:
+            total = _gradient(param) if before is None else before + _gradient(param)
+        if total is not None:
+            mean = total / calls
+            mean = torch.view_as_complex(mean) if param.is_complex() else mean
+            param.grad = mean.reshape(param.shape).to(param.dtype)
     try:
         yield
+    except BaseException:
+        for state, before in sums:
+            state[SUM] = before
+        raise
     finally:
         for param, grad in delivered:
             param.grad = grad
+    for group in optimizer.param_groups:
+        group[SEEN] = 0
 
 
 def finite(optimizer: ChainOptimizer) -> Tensor:
@@ -187,9 +204,7 @@ def settle(optimizer: ChainOptimizer) -> None:
 def check_options(accumulate: int, finite_gate: bool, links: Sequence[Transform[Any]]) -> None:
     """ChainError where an option does not fit, or does not go with a link."""
     if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
-        raise ChainError(
-            f"accumulate must be a whole number in [1, inf); found {accumulate!r}. Pass the calls a step takes."
-        )
+        raise ChainError(f"accumulate must be a whole number in [1, inf); found {accumulate!r}. Pass the calls a step takes.")
     if not isinstance(finite_gate, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ChainError(f"finite_gate must be a bool; found {finite_gate!r}. Pass True or False.")
     if accumulate > 1 and (found := [link.label for link in links if "perturbs" in link.traits]):

@@ -59,8 +59,8 @@ def fresh_state(link: BoundLink, param: Tensor) -> dict[str, Tensor]:
 
 
 def host_step(value: float | Tensor = 0.0) -> Tensor:
-    """The step count as it is stored: 0-d, float32, on the host, whatever the defaults are."""
-    return torch.zeros((), dtype=torch.float32, device="cpu") + torch.as_tensor(value, dtype=torch.float32, device="cpu")
+    """The step count as it is stored: 0-d, on the host, whatever the defaults are. In float32 it would stand still at 2^24."""
+    return torch.zeros((), dtype=torch.float64, device="cpu") + torch.as_tensor(value, dtype=torch.float64, device="cpu")
 
 
 def apart(state: Mapping[Tensor, dict[str, Any]]) -> dict[Tensor, dict[str, Any]]:
@@ -71,6 +71,8 @@ def apart(state: Mapping[Tensor, dict[str, Any]]) -> dict[Tensor, dict[str, Any]
 def _own(value: Any) -> Any:
     if type(value) is not Tensor or value.untyped_storage().nbytes() <= value.numel() * value.element_size():
         return value
+    if value.device.type == "cpu" and value.is_shared():
+        return value  # another process is to see it too
     return value.clone()
 
 

@@ -42,7 +42,7 @@ class Pure(Job):
         dtype, used = compute_dtype(info.param), known.binder.used
         carry = start(elements(info.param).to(dtype), elements(grad).to(dtype), used)
         Flow.__init__(self, links, scalar(info.group["lr"]), state, used, state["step"] + 1, carry, info.param.dtype)
-        self.info, self.label, self.at = info, known.label, 0
+        self.info, self.label, self.at, self.begun, self.waited = info, known.label, 0, True, False
         self.view, self.sharded = elements_of_none, None
 
     @override

@@ -89,6 +89,11 @@ def scalar(value: Any) -> Tensor:
     return torch.tensor(value, dtype=torch.float64, device="cpu")
 
 
+def own(value: Any) -> Any:
+    """The value for one group alone: a tensor is cloned, since schedulers write into it."""
+    return value.clone() if isinstance(value, Tensor) else value
+
+
 def _seen(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return tuple(_seen(v) for v in value)  # pyright: ignore[reportUnknownVariableType]
@@ -157,6 +162,11 @@ class ChainBinder:
             )
             for link in chain.links
         )
+
+    @property
+    def state_keys(self) -> frozenset[str]:
+        """Names of the state of all links."""
+        return frozenset(key for *_, keys in self._plans for key in keys)
 
     @property
     def masked(self) -> bool:

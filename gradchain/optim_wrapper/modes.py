@@ -65,6 +65,7 @@ def held_by(link: BoundLink) -> BoundLink:
 @torch.no_grad()
 def set_mode(optimizer: ChainOptimizer, training: bool) -> None:
     """Put training values (or the average) in place of the parameters; nothing to do where they are there."""
+    optimizer.follow()
     for g, group in enumerate(optimizer.param_groups):
         if group["train_mode"] is training:
             continue

@@ -37,8 +37,9 @@ def on_device(numbers: Sequence[Tensor], device: torch.device) -> list[Tensor]:
 
 def _constant(number: Tensor, device: torch.device) -> Tensor:
     key = (float(number), number.dtype, device)
-    if key not in CONSTANTS:
+    known = CONSTANTS.get(key)
+    if known is None:
         if len(CONSTANTS) >= MANY:
             CONSTANTS.clear()
-        CONSTANTS[key] = number.to(device, non_blocking=True)
-    return CONSTANTS[key]
+        known = CONSTANTS[key] = number.to(device, non_blocking=True)
+    return known

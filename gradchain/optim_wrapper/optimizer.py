@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,17 +14,19 @@ from typing_extensions import override
 
 from gradchain.chains.chain import Chain
 from gradchain.chains.partition import Partition, Recipe
-from gradchain.optim_wrapper.bound import BoundLinks, Links
-from gradchain.optim_wrapper.calls import ascend, check_options, collect, gated, means, needed, refuse, settle
-from gradchain.optim_wrapper.checkpoint import LoadReport, apart, fresh_state, host_step, load
+from gradchain.optim_wrapper.calls import ascend, check_capture, check_options, collect, gated, means, needed, settle
+from gradchain.optim_wrapper.checkpoint import LoadReport, apart, load
+from gradchain.optim_wrapper.checks import check_gradients, check_states
 from gradchain.optim_wrapper.collectives import nothing_but_zeros
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row, check_flatten, refuse_flat_shards
-from gradchain.optim_wrapper.hyperparameters import Binder, check, common_defaults, name_in, scalar, with_rate
+from gradchain.optim_wrapper.hyperparameters import Binder, check, common_defaults, name_in, own, with_rate
+from gradchain.optim_wrapper.mode import foreign_mode, import_dynamo, own_mode
 from gradchain.optim_wrapper.modes import averages, check_training, set_mode
 from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, numbered, unpair
+from gradchain.optim_wrapper.parameters import Links, ParameterTable
 from gradchain.optim_wrapper.report import Report, report
 from gradchain.optim_wrapper.solve import check_solver, refuse_shards, solve
-from gradchain.types import ChainError, ChainWarning, ParamInfo
+from gradchain.types import ChainError, ChainWarning
 
 
 class ChainOptimizer(Optimizer):
@@ -69,6 +70,7 @@ class ChainOptimizer(Optimizer):
         check_solver(chain.links, accumulate)
         self.driver, self.accumulate, self.finite_gate, self.flatten = driver, accumulate, finite_gate, flatten
         self._prepare()
+        import_dynamo()
         super().__init__(as_groups(params), common_defaults(self.chain))
 
     @override
@@ -79,36 +81,51 @@ class ChainOptimizer(Optimizer):
             known = self.binder.of(part)
             if followed := tuple(key for key in known.schedules if key not in part):
                 part.update(scheduled=followed, scheduled_step=0)
-            if self._averages:
+            if self.averages:
                 part.setdefault("train_mode", True)
             for key, value in known.defaults.items():  # each group its own tensor: schedulers write into it
-                part.setdefault(key, _own(value))
+                part.setdefault(key, own(value))
             self._add(part)
             drop_repeated(self.param_groups[-1])
-        self._mask()
+        self._table.follow(self)
 
     def bind_names(self, named_parameters: Iterable[tuple[str, Tensor]]) -> None:
         """Give parameters their names after the fact, as from ``model.named_parameters()``; others keep what they have."""
         bind(self.param_groups, named_parameters)
-        self._mask()
+        self._table.follow(self)
 
     @torch.no_grad()
     @override
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step. The closure, if given, computes loss and gradients anew; its loss is returned."""
+        """One step. The closure, if given, computes loss and gradients anew; its loss is returned.
+
+        Gradients and states are checked first: when one does not fit its parameter, ChainError is raised and nothing has
+        changed. The step does not depend on the caller's autocast or inference mode; the closure runs in them.
+        """
+        if torch.compiler.is_compiling() or not foreign_mode(self.param_groups):
+            return self._step(closure)
+        with own_mode(self.param_groups) as in_callers_mode:
+            return self._step(closure if closure is None else in_callers_mode(closure))
+
+    def _step(self, closure: Callable[[], Any] | None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         check_training(self)
-        refuse(self)
+        check_capture(self)
         if self.unsettled:
             settle(self)
+        if self.accumulate == 1 and not torch.compiler.is_compiling():
+            self._check()
+        else:
+            check_gradients(self)
         for label in self._solves:
             refuse_shards(self, label)
             closure = needed(closure, self._solves)
         if self._perturbs:
             ascend(self.jobs(), needed(closure, self._perturbs))
+            self._check()
         if self._only_prepares():
             self.rows()
         elif self.accumulate == 1 or collect(self):
@@ -117,12 +134,15 @@ class ChainOptimizer(Optimizer):
 
     def _run(self, closure: Callable[[], Any] | None, loss: Any) -> None:
         with means(self) if self.accumulate > 1 else nullcontext():
+            if self.accumulate > 1:
+                self._check()
             if self.finite_gate:
                 self._drive.prepare(self)  # makes the state, in its place
             with gated(self) if self.finite_gate else nullcontext():
                 self._advance_schedules()
                 if self._solves and closure is not None:
                     solve(self, closure, loss)
+                    self._check()
                 self._drive(self)
 
     @override
@@ -180,10 +200,10 @@ class ChainOptimizer(Optimizer):
         self._prepare()
         for group in self.param_groups:
             for key, value in self.binder.of(group).defaults.items():
-                group.setdefault(key, _own(value))
-            if self._averages:
+                group.setdefault(key, own(value))
+            if self.averages:
                 group.setdefault("train_mode", True)
-        self._mask()
+        self._table.follow(self)
 
     def _parts(self, group: dict[str, Any]) -> list[dict[str, Any]]:
         """The group as it is, or one group for each label that occurs in it."""
@@ -218,12 +238,40 @@ class ChainOptimizer(Optimizer):
         self.unsettled: list[Any] = []  # see calls.gated
         self._perturbs = [link.label for link in self.chain.links if "perturbs" in link.traits]
         self._solves = [link.label for link in self.chain.links if "solves" in link.traits]
-        self._averages = averages(self.chain)
-        if self._averages:  # no other optimizer has these, see modes
-            self.train, self.eval = partial(set_mode, self, True), partial(set_mode, self, False)
+        self.averages = averages(self.chain)
         self._guess = any("names" in link.traits for link in self.chain.links)
         self.binder = Binder(self.chain)
         self._drive = DRIVERS[self.driver](self.flatten)
+        self._table = ParameterTable(self.binder)
+
+    @property
+    def train(self) -> Callable[[], None]:
+        """Put the training values back in place of the average; only optimizers of chains with an average have it."""
+        return self._switch(True)
+
+    @property
+    def eval(self) -> Callable[[], None]:
+        """Put the average in place of the parameters, to evaluate the model; likewise."""
+        return self._switch(False)
+
+    def _switch(self, training: bool) -> Callable[[], None]:
+        if not self.averages:
+            raise AttributeError("no link of this chain averages the weights, so there is no train() and no eval()")
+        return lambda: set_mode(self, training)
+
+    def _check(self) -> None:
+        """ChainError where a gradient or a state does not fit its parameter. Costs little where all is as it was."""
+        self._table.follow(self)
+        params = [param for group in self.param_groups for param in group["params"]]
+        grads = [param.grad for param in params]
+        watch = self._drive.watch
+        if watch is None or not watch.holds(self, params, grads):
+            self._drive.watch = None  # no plan fits any more
+            check_gradients(self)
+            self._drive.unfit = check_states(self)
+        elif not watch.gradients_hold(grads):
+            check_gradients(self)
+            watch.gradients_fit(grads)
 
     def _only_prepares(self) -> bool:
         """Whether this step can do nothing but make the state, as torch.distributed.checkpoint asks for: it counts as none.
@@ -243,54 +291,29 @@ class ChainOptimizer(Optimizer):
                 for key in group["scheduled"]:
                     if key in schedules:
                         group[key] = schedules[key](group["scheduled_step"])
-        self._bound.renew()
+        self._table.renew()
 
     def values(self, g: int) -> tuple[Any, ...]:
         """The hyperparameters of the g-th group's links."""
-        return self._bound.values(g)
+        return self._table.values(self, g)
+
+    def follow(self) -> None:
+        """Look for edits of the groups made by hand."""
+        self._table.follow(self)
 
     def links_at(self, g: int, i: int) -> Links:
         """The links of the i-th parameter of the g-th group, with their numbers where the group has them."""
-        return self._bound.at(g, i)
-
-    def _mask(self) -> None:
-        self._bound = BoundLinks(self.binder, self)
+        return self._table.links(self, g, i)
 
     def jobs(self) -> list[Job]:
         """The parameters that have a gradient, each with its links and live state."""
-        self._bound.renew()
+        self._table.renew()
         return [Job(*row) for row in self.rows()]
 
     def rows(self, stateful: bool = False) -> list[Row]:
         """The parameters that have a gradient, or ``stateful`` also those that had one, in their order."""
-        places = enumerate((g, i) for g, group in enumerate(self.param_groups) for i in range(len(group["params"])))
-        rows: list[Row] = []
-        for place, (g, i) in places:
-            param = self.param_groups[g]["params"][i]
-            if param.grad is not None or (stateful and param in self.state):
-                rows.append(self.row(g, i, place))
-        return rows
+        return self._table.rows(self, stateful)
 
     def row(self, g: int, i: int, place: int) -> Row:
         """The i-th parameter of the g-th group with what runs on it."""
-        group = self.param_groups[g]
-        links = self._bound.at(g, i, (param := group["params"][i]).device)
-        info, lr = ParamInfo(name_in(group, g, i), param, group, place), scalar(group["lr"])
-        used, label = self.binder.of(group).used, self.chain.label_of(group)
-        return Row(info, links, lr, self._state_of(param, links, lr.device), used, label)
-
-    def _state_of(self, param: Tensor, links: Links, counting: torch.device) -> dict[str, Tensor]:
-        state: dict[str, Tensor] = self.state.get(param, {})
-        if "step" not in state:
-            fresh = [fresh_state(link, param) for link in links]
-            state = self.state[param]
-            state["step"] = host_step()
-            for made in fresh:
-                state.update(made)
-        if state["step"].device != counting:
-            state["step"] = state["step"].to(counting)
-        return state
-
-
-def _own(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
+        return self._table.row(self, g, i, place)

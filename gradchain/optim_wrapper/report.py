@@ -42,6 +42,7 @@ def report(optimizer: ChainOptimizer) -> Report:
 
     Where parameters are cut over ranks, each has to call it, and each gathers the states.
     """
+    optimizer.follow()
     places: list[tuple[str, str, str]] = []
     values: list[Tensor] = []
     steps: list[int] = []

@@ -15,13 +15,17 @@ to be asked for: it pays in a long run there too, but needs a compiler that is n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Protocol
+
+import torch
 
 from gradchain.optim_wrapper.drivers.flat import check_flatten, refuse_flat_shards
 from gradchain.optim_wrapper.drivers.flow import choose, compute_dtype, due, within
 from gradchain.optim_wrapper.drivers.loop import Job, Row, loop, working
+from gradchain.optim_wrapper.drivers.memory import overlapping
 from gradchain.optim_wrapper.drivers.plan import Planned
+from gradchain.optim_wrapper.drivers.watch import Watch, watched
 
 if TYPE_CHECKING:
     from gradchain.optim_wrapper.optimizer import ChainOptimizer
@@ -45,6 +49,9 @@ __all__ = [
 class Driver(Protocol):
     """A way of executing the chains of one optimizer."""
 
+    watch: Watch | None  # on the tensors that were found fitting; None where they have to be checked
+    unfit: Collection[int]  # ids of parameters without gradient that their state does not fit
+
     def prepare(self, optimizer: ChainOptimizer) -> None: ...  # the state of all parameters that have a gradient, in its place
     def __call__(self, optimizer: ChainOptimizer) -> None: ...  # one step
 
@@ -52,11 +59,19 @@ class Driver(Protocol):
 class Loop:
     """One parameter after the other."""
 
+    def __init__(self) -> None:
+        self.watch: Watch | None = None
+        self.unfit: Collection[int] = ()
+        self.shared: Collection[int] = ()  # places of parameters that share memory
+
     def prepare(self, optimizer: ChainOptimizer) -> None:
         optimizer.rows()
 
     def __call__(self, optimizer: ChainOptimizer) -> None:
-        loop(optimizer.jobs())
+        jobs = optimizer.jobs()
+        if self.watch is None and not torch.compiler.is_compiling():
+            self.watch, self.shared = watched(optimizer, self.unfit), overlapping(jobs)
+        loop(jobs, in_turn=self.shared)
 
 
 DRIVERS: dict[str, Callable[[bool], Driver]] = {  # name -> what makes the driver of one optimizer, told of ``flatten``

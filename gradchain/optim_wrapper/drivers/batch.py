@@ -14,8 +14,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from gradchain.optim_wrapper.drivers.flow import plan_of
-from gradchain.optim_wrapper.drivers.graphs import Graph
-from gradchain.optim_wrapper.drivers.loop import Job
+from gradchain.optim_wrapper.drivers.graphs import TRACING, Graph
+from gradchain.optim_wrapper.drivers.loop import HELD, Job
 from gradchain.optim_wrapper.drivers.program import Answer, Program, Split, joined, kind_of, placed
 from gradchain.optim_wrapper.drivers.sharded import cut, layout_in_plan
 from gradchain.optim_wrapper.hyperparameters import BoundLink
@@ -36,6 +36,7 @@ class Step:
     compile: bool
     failures: list[Exception]  # of the compiler, of all steps; the first is told
     asked: dict[Hashable, Any]  # by program: the questions along it, where a parameter runs in tiles
+    first: bool = True  # of a plan: graphs are made before anything is written
     counts: dict[Any, Tensor] = field(default_factory=lambda: {})  # step counts as tensors
     numbers: dict[Any, tuple[Any, Sequence[Tensor]]] = field(default_factory=lambda: {})
 
@@ -195,6 +196,22 @@ class Batch:
         if mine:
             self.told[position] = mine
 
+    def prepare(self) -> None:
+        """Trace the chain; or run the parameters one by one, where it cannot be and that takes little memory."""
+        if not self.step.first or self.jobs is not None:
+            return
+        try:
+            self.make()
+        except Untraceable:
+            if sum(param.numel() for param in self.home.raw) <= HELD:
+                self.one_by_one(len(self.links), write=False)
+
+    def make(self) -> None:
+        """Make the graph of the whole step; Untraceable where there is none."""
+        answers = self.answers(None)
+        tensors = self.home.tensors(self.grads)
+        self.located(None, answers, tensors)
+
     def write(self) -> None:
         """Run the chain, and write."""
         home = self.home
@@ -215,11 +232,14 @@ class Batch:
         if self.jobs is not None:
             raise Untraceable
         answers = self.answers(until)
-        tensors = self.home.tensors(self.grads)
-        key = self.key(until, answers, tensors)
-        given = [*tensors, *self.numbers, *leaves(answers)]
-        graph = self.graph(key, lambda: self.program(Program, until, answers), given, self.step.compile)
+        graph, given = self.located(until, answers, self.home.tensors(self.grads))
         return graph.run(*[given[i] for i in graph.places], *self.step.on_host(graph, given))
+
+    def located(self, until: int | None, answers: dict[int, Answer], tensors: list[Tensor]) -> tuple[Graph, list[Tensor]]:
+        """The graph, and all that its program takes; Untraceable where there is none."""
+        given = [*tensors, *self.numbers, *leaves(answers)]
+        key = self.key(until, answers, tensors)
+        return self.graph(key, lambda: self.program(Program, until, answers), given, self.step.compile), given
 
     def key(self, until: int | None, answers: dict[int, Answer], tensors: Sequence[Tensor]) -> Hashable:
         """What a program is made for."""
@@ -238,7 +258,8 @@ class Batch:
     def graph(self, key: Hashable, program: Callable[[], Program], given: list[Tensor], compile: bool) -> Graph:
         """The graph of a program, made where it is not known; Untraceable where it cannot be."""
         if key not in self.step.graphs:
-            self.step.graphs[key] = self.traced(program(), given, compile)
+            with TRACING:
+                self.step.graphs[key] = self.traced(program(), given, compile)
         graph = self.step.graphs[key]
         if graph is None:
             raise Untraceable
@@ -273,8 +294,8 @@ class Batch:
             self.step.failures.append(graph.failure)
         return graph
 
-    def one_by_one(self, stop: int) -> list[Job]:
-        """The parameters as jobs, run up to the link at ``stop``."""
+    def one_by_one(self, stop: int, write: bool = True) -> list[Job]:
+        """The parameters as jobs, run up to the link at ``stop``, and written at the end of the chain."""
         home = self.home
         if self.jobs is None:
             rows = zip(home.infos, home.states, strict=True)
@@ -282,5 +303,5 @@ class Batch:
             self.jobs = [Job(info, links, self.lr, state, home.used, self.label) for info, state in rows]
         for job in self.jobs:
             for position in (*(i for i in home.split.shared if job.at < i < stop), stop):
-                job.advance(position, self.told.get(job.at, {}))
+                job.advance(position, self.told.get(job.at, {}), write)
         return self.jobs

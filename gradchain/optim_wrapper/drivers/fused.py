@@ -190,6 +190,8 @@ class Call:
 
     def meet(self, position: int, answers: dict[int, Any]) -> None: ...
 
+    def prepare(self) -> None: ...
+
     def brought(self) -> Tensors:
         """The gradients, copied where they are not in the form of what they step, or would be marked as written."""
         home, dtype = self.home, self.home.raw[0].dtype

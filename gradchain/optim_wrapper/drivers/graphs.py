@@ -6,6 +6,7 @@ number. The compiler is called below dynamo: the plan of the driver takes the pl
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from gradchain.optim_wrapper.drivers.program import Program
 from gradchain.optim_wrapper.drivers.vectorized import decompositions, prepared, set_apart, store_early
 
 Function = Callable[..., Sequence[Any]]
+TRACING = threading.RLock()  # torch keeps the trace in the making, and what it patches for it, for the whole process
 NUMBERS_FIRST_SEEN: dict[str, Function] = {}  # host parts by their code: programs of one chain have the same
 
 ON_CPU = {"size_asserts": False}  # the plan checks sizes

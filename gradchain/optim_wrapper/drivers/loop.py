@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import torch
@@ -12,11 +12,12 @@ from typing_extensions import override
 from gradchain.optim_wrapper.collectives import answer
 from gradchain.optim_wrapper.drivers.flow import Flow, compute_dtype, plan_of, start
 from gradchain.optim_wrapper.hyperparameters import BoundLink
-from gradchain.optim_wrapper.layouts import WHOLE, Asker, Unanswered
+from gradchain.optim_wrapper.layouts import WHOLE, Asker, Sharded, Unanswered
 from gradchain.optim_wrapper.shards import aligned, cut_like, elements, layout_of, local, view_of
 from gradchain.types import ParamInfo, SharedTransform
 
 T = TypeVar("T")
+HELD = 1 << 20  # elements of parameters whose results a driver keeps until all have been worked out
 
 
 def working(param: Tensor) -> Tensor:
@@ -47,9 +48,18 @@ class Job(Flow):
         used: frozenset[str],
         label: str = "",
     ) -> None:
-        param = info.param
+        self.info, self.links, self.lr, self.state, self.used, self.label = info, links, lr, state, used, label
+        self.at = 0  # the link whose turn it is
+        self.begun = False
+        self.waited = False  # whether it has begun before other parameters were written
+        self.sharded: Sharded | None = None
+
+    def begin(self) -> None:
+        """Read parameter, gradient and step: as late as possible, since parameters may share memory."""
+        info, links, lr, state, used = self.info, self.links, self.lr, self.state, self.used
+        param, at = info.param, self.at
         assert param.grad is not None
-        self.view = view_of(param)  # what links see of a DTensor
+        self.begun, self.view = True, view_of(param)  # what links see of a DTensor
         dtype = compute_dtype(param)
         value, grad = (elements(self.view(x)).to(dtype) for x in (param.detach(), aligned(param.grad.detach(), param)))
         step, plan = state["step"] + 1, None
@@ -59,9 +69,7 @@ class Job(Flow):
                 plan = plan_of(links, step.item, since)
             step, lr = (number.to(value.device, non_blocking=True) for number in (step, lr))
         super().__init__(links, lr, state, used, step, start(value, grad, used), param.dtype, plan, WHOLE)
-        self.info = info
-        self.label = label
-        self.at = 0  # the link whose turn it is
+        self.at = at
         self.sharded = layout_of(param, value) if self.view is local else None
         self.layout = self.sharded or WHOLE
 
@@ -70,7 +78,17 @@ class Job(Flow):
         return link.transform.State(*[self.view(self.state[key]) for key in link.state_keys])
 
     @override
+    def meets(self, link: BoundLink) -> bool | Tensor:
+        self.waited = True
+        if not self.begun:
+            self.begin()
+        return super().meets(link)
+
+    @override
     def measure(self, link: BoundLink) -> Tensor:
+        self.waited = True
+        if not self.begun:
+            self.begin()
         return self.asking(link, lambda: super(Job, self).measure(link))
 
     @override
@@ -93,18 +111,28 @@ class Job(Flow):
             self.sharded.answers.clear()
         return result
 
-    def advance(self, stop: int, answers: dict[int, Any]) -> None:
-        """Run the links before ``stop``; the first is told what it shares with other parameters, by this one's place."""
+    def advance(self, stop: int, answers: dict[int, Any], write: bool = True) -> None:
+        """Run the links before ``stop``, and write at their end; the first is told what it shares, by this one's place."""
+        if not self.begun:
+            self.begin()
         shared = answers.get(self.info.place)
         while self.at < stop:
             self.run(self.links[self.at], shared)
             self.at, shared = self.at + 1, None
-        if stop == len(self.links):
+        if write and stop == len(self.links):
             self.write()
 
     def part(self, value: Tensor, like: Tensor) -> Tensor:
         """This rank's part of what links have made."""
         return value if self.view is local else cut_like(value, like)
+
+    @override
+    def result(self) -> Tensor:
+        """The parameter after the step. Of one that shares memory, as it is now: another may have been written meanwhile."""
+        if self.waited and self.view is local and self.carry.param.dtype != self.info.param.dtype:
+            now = elements(local(self.info.param.detach())).to(self.carry.param.dtype)
+            self.carry = self.carry._replace(param=now)
+        return super().result()
 
     def write(self) -> None:
         """Subtract the update and store the state; nothing was written before."""
@@ -127,23 +155,53 @@ class Batch(Protocol):
     def links(self) -> Sequence[BoundLink]: ...
     def measure(self, position: int) -> Sequence[tuple[ParamInfo, Tensor]]: ...  # for the shared link there; may be none
     def meet(self, position: int, answers: dict[int, Any]) -> None: ...  # what that link says, by place
+    def prepare(self) -> None: ...  # whatever may fail on the way to ``write``
     def write(self) -> None: ...  # run the chain; parameters and state are untouched until here
 
 
-def loop(jobs: Sequence[Job], batches: Sequence[Batch] = ()) -> None:
-    """One parameter after the other, link by link; all that run the same chain meet where a link is shared."""
+def loop(jobs: Sequence[Job], batches: Sequence[Batch] = (), in_turn: Container[int] = (), hold: bool = True) -> None:
+    """One parameter after the other, link by link; all that run the same chain meet where a link is shared.
+
+    in_turn: places of parameters that share memory, of which each reads what the one before has written. hold: write when all
+    others have been worked out, so that nothing has changed where a link raises; it takes memory for all results.
+    """
     for label in dict.fromkeys(one.label for one in (*jobs, *batches)):
-        through([job for job in jobs if job.label == label], [batch for batch in batches if batch.label == label])
+        mine = [job for job in jobs if job.label == label]
+        through(mine, [batch for batch in batches if batch.label == label], None, in_turn, hold)
 
 
-def through(jobs: Sequence[Job], batches: Sequence[Batch] = (), end: int | None = None) -> None:
+def through(
+    jobs: Sequence[Job],
+    batches: Sequence[Batch] = (),
+    end: int | None = None,
+    in_turn: Container[int] = (),
+    hold: bool = True,
+) -> None:
     """Run one chain to its end, or the links before ``end``, where nothing is written yet."""
     chains = [one.links[:end] for one in (*jobs, *batches)]
     meetings = {i for links in chains for i, link in enumerate(links) if isinstance(link.transform, SharedTransform)}
     starts = sorted({0, *meetings})
     for first, stop in zip(starts, [*starts[1:], len(chains[0])], strict=True):
         answers = _share(jobs, batches, first) if first in meetings else {}
-        together(jobs, lambda job: job.advance(stop, answers))  # noqa: B023 (called at once)
+        if stop < len(chains[0]) or end is not None:
+            together(jobs, lambda job: job.advance(stop, answers, False))  # noqa: B023 (called at once)
+        else:
+            _finish(jobs, batches, answers, in_turn, hold)
+
+
+def _finish(
+    jobs: Sequence[Job], batches: Sequence[Batch], answers: dict[int, Any], in_turn: Container[int], hold: bool
+) -> None:
+    """Run the chain to its end and write; what may fail comes first."""
+    for batch in batches:
+        batch.prepare()
+    alone = [job for job in jobs if job.info.place in in_turn]
+    others = [job for job in jobs if job.info.place not in in_turn]
+    together(others, lambda job: job.advance(len(job.links), answers, not hold))
+    for job in others if hold else ():
+        job.write()
+    for job in alone:
+        together([job], lambda job: job.advance(len(job.links), answers))
     for batch in batches:
         batch.write()
 

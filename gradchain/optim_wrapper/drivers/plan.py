@@ -6,9 +6,7 @@ state is a row. It is made anew when parameters, states or step counts are no lo
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Hashable, Iterable, Sequence
-from itertools import chain
+from collections.abc import Collection, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -21,11 +19,13 @@ from gradchain.optim_wrapper.drivers.flat import moved
 from gradchain.optim_wrapper.drivers.flow import compute_dtype
 from gradchain.optim_wrapper.drivers.fused import Call, Fused
 from gradchain.optim_wrapper.drivers.graphs import Graph
-from gradchain.optim_wrapper.drivers.loop import Job, Row, loop
+from gradchain.optim_wrapper.drivers.loop import HELD, Job, Row, loop
+from gradchain.optim_wrapper.drivers.memory import is_shared, overlapping
 from gradchain.optim_wrapper.drivers.parts import Part, is_tiny, parted
 from gradchain.optim_wrapper.drivers.program import Split, split
 from gradchain.optim_wrapper.drivers.sharded import cut_alike, near
 from gradchain.optim_wrapper.drivers.tiles import TiledHome, left_whole, rows_of_tile
+from gradchain.optim_wrapper.drivers.watch import Watch, watched
 from gradchain.optim_wrapper.hyperparameters import scalar
 from gradchain.optim_wrapper.layouts import is_sharded
 from gradchain.optim_wrapper.numbers import counts
@@ -42,6 +42,8 @@ class Planned:
         """compile: None where the parameters say, see ``compiling_pays``."""
         self.compile, self.flatten = compile, flatten
         self.plan: Plan | None = None
+        self.watch: Watch | None = None
+        self.unfit: Collection[int] = ()
         self.graphs: dict[Hashable, Graph | None] = {}
         self.failures: list[Exception] = []
         self.asked: dict[Hashable, Any] = {}
@@ -59,14 +61,15 @@ class Planned:
         params = _params(optimizer)
         grads = [param.grad for param in params]
         plan = self._plan(optimizer, params, grads)
-        plan.run(optimizer, grads, Step(self.graphs, plan.compile, self.failures, self.asked))
+        plan.run(optimizer, grads, Step(self.graphs, plan.compile, self.failures, self.asked, first=plan.new))
 
     def _plan(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> Plan:
-        if self.plan is None or not self.plan.fits(optimizer, params, grads):
+        if self.plan is None or self.watch is None or not self.plan.fits(optimizer, params, grads):
             kept = Kept({}, []) if self.plan is None else self.plan.kept
             self.plan = None  # it holds parameters that may be moved
             compile = compiling_pays(params) if self.compile is None else self.compile
-            self.plan = Plan(optimizer, compile, self.flatten, kept)
+            self.plan = Plan(optimizer, compile, self.flatten, kept, self.unfit)
+            self.watch = watched(optimizer, self.unfit)
         return self.plan
 
 
@@ -94,11 +97,20 @@ class Kept(NamedTuple):
 class Plan:
     """Which parameters run together, and where their state is."""
 
-    def __init__(self, optimizer: ChainOptimizer, compile: bool, flatten: bool, earlier: Kept) -> None:
-        self.compile = compile
+    def __init__(
+        self, optimizer: ChainOptimizer, compile: bool, flatten: bool, earlier: Kept, unfit: Collection[int] = ()
+    ) -> None:
+        """unfit: ids of parameters without gradient that their state does not fit."""
+        self.compile, self.new = compile, True
         self.at = [(g, i) for g, group in enumerate(optimizer.param_groups) for i in range(len(group["params"]))]
         self.whole = left_whole(_params(optimizer)) if compile else 0
-        parts, self.odd = parted(optimizer.rows(stateful=True), lambda row: self._common_to(optimizer, row), compile, flatten)
+        rows = [row for row in optimizer.rows(stateful=True) if id(row.info.param) not in unfit]
+        self.in_turn = overlapping(rows)
+        alone = [row for row in rows if row.info.place in self.in_turn or is_shared(row.info.param, row.state)]
+        places = {row.info.place for row in alone}
+        rows = [row for row in rows if row.info.place not in places]
+        parts, self.odd = parted(rows, lambda row: self._common_to(optimizer, row), compile, flatten)
+        self.odd += alone
         self.scratch = _scratch([part.rows for part in parts if part.stacked])
         self.kept = Kept({}, list(earlier.buffers))
         self.homes: list[Home | Fused] = []
@@ -110,27 +122,12 @@ class Plan:
         self.sharded = [info.place for info in members if is_sharded(info.param)]
         used = {param.untyped_storage().data_ptr() for param in _params(optimizer)} if self.kept.buffers else set[int]()
         self.kept.buffers[:] = [one for one in self.kept.buffers if one.untyped_storage().data_ptr() in used]
-        self._note(optimizer)
-
-    def _note(self, optimizer: ChainOptimizer) -> None:
-        """Remember what the plan was made for."""
-        self.params = _params(optimizer)
-        self.addresses = list(map(Tensor.data_ptr, self.params))
-        self.states = list(optimizer.state.values())
-        self.tensors = list(chain.from_iterable(map(dict[str, Tensor].values, self.states)))
-        self.stateless = [i for i, param in enumerate(self.params) if param not in optimizer.state]
         self.version = self._counted()
 
     def fits(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> bool:
-        """Whether the plan still holds."""
-        states = list(optimizer.state.values())
+        """Whether the plan still holds for the same tensors, which a ``Watch`` sees to."""
         return (
-            _same(params, self.params)
-            and _same(states, self.states)
-            and _same(chain.from_iterable(map(dict[str, Tensor].values, states)), self.tensors)
-            and list(map(Tensor.data_ptr, params)) == self.addresses
-            and self._counted() == self.version
-            and all(grads[i] is None for i in self.stateless)
+            self._counted() == self.version
             and all(cut_alike(grads[i], params[i]) for i in self.sharded)
             and all(self._merged(optimizer, home) and _counts(optimizer, home) for home in self.homes)
         )
@@ -179,7 +176,7 @@ class Plan:
     def _stacked(self, rows: list[Row], key: str, earlier: Kept) -> Tensor:
         """The state of all rows in one tensor, whose rows become theirs."""
         stack = earlier.stacks.get(tuple(id(row.state[key]) for row in rows))
-        if stack is None:
+        if stack is None or not _are_rows(stack, [row.state[key] for row in rows]):
             stack = torch.stack([row.state[key] for row in rows])
             for row, tensor in zip(rows, stack.unbind(), strict=True):
                 row.state[key] = tensor
@@ -224,8 +221,10 @@ class Plan:
             batches.append(home.batch(grads, rates[home.at[0]], step))
         self.splits = splits
         jobs = [Job(*optimizer.row(*self.at[place], place)) for place in sorted(places) if grads[place] is not None]
+        hold = sum(job.info.param.numel() for job in jobs) <= HELD
         try:
-            loop(jobs, batches)
+            loop(jobs, batches, self.in_turn, hold)
+            self.new = False
         finally:
             self.version = -1 if parted else self._counted()
 
@@ -236,8 +235,10 @@ def _counts(optimizer: ChainOptimizer, home: Home | Fused) -> bool:
     return home.steps.device == (lr.device if isinstance(lr, Tensor) else torch.device("cpu"))
 
 
-def _same(first: Iterable[Any], second: Iterable[Any]) -> bool:
-    return all(map(operator.is_, first, second))
+def _are_rows(stack: Tensor, tensors: Sequence[Tensor]) -> bool:
+    """Whether these tensors still are the rows of the stack: users may have put other memory behind them."""
+    places = [(row.data_ptr(), row.shape, row.stride()) for row in stack.unbind()]
+    return places == [(tensor.data_ptr(), tensor.shape, tensor.stride()) for tensor in tensors]
 
 
 def _scratch_of(row: Row) -> Hashable:

@@ -7,6 +7,7 @@ host (which links are at work, which refresh) decides which graph it is.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, TypeVar, cast
@@ -44,11 +45,12 @@ def split(value: Any) -> tuple[Hashable, list[Tensor]]:
 
 
 KINDS: dict[Hashable, int] = {}
+NUMBERS = itertools.count()
 
 
 def kind_of(form: Hashable) -> int:
     """A number for what is long to compare."""
-    return KINDS.setdefault(form, len(KINDS))
+    return KINDS.setdefault(form, next(NUMBERS))  # threads may come at the same time: no number is given twice
 
 
 class Split:

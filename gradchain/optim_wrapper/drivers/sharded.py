@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from gradchain.optim_wrapper.drivers.graphs import TRACING
 from gradchain.optim_wrapper.drivers.loop import Row
 from gradchain.optim_wrapper.drivers.program import Program, split
 from gradchain.optim_wrapper.layouts import WHOLE, Pieces
@@ -64,7 +65,7 @@ def _asks_nothing(row: Row, keys: Sequence[str]) -> bool:
     piece = elements(local(param.detach()))
     numbers = [row.state["step"].to(torch.float64), row.lr, *(row.state[key] for key in since), *split(row.links)[1]]
     try:
-        with FakeTensorMode() as mode:
+        with TRACING, FakeTensorMode() as mode:
             program(*map(mode.from_tensor, [piece, piece, *(local(row.state[key]) for key in keys), *numbers]))
     except Exception:  # a question; or what fails is told of by the loop
         return False

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from typing_extensions import override
 
 from gradchain.optim_wrapper.drivers.batch import Batch, Home, Step, Untraceable, leaves
-from gradchain.optim_wrapper.drivers.graphs import Graph
+from gradchain.optim_wrapper.drivers.graphs import TRACING, Graph
 from gradchain.optim_wrapper.drivers.program import Answer, Program, Split
 from gradchain.optim_wrapper.layouts import Border, Pieces, Sum, Unanswered, Work
 from gradchain.optim_wrapper.shards import cut_dims
@@ -170,7 +170,8 @@ class Tiled(Batch):
         tiles = home.tensors_of_tiles(tensors[1])
         key = self.key(until, answers, tensors)
         if key not in self.step.asked:
-            self.step.asked[key] = self.questions(until, answers, tiles[0])
+            with TRACING:
+                self.step.asked[key] = self.questions(until, answers, tiles[0])
         kinds: tuple[Kind, ...] = self.step.asked[key]
         if not worthwhile(kinds, self.step.compile):
             if self.step.compile:
@@ -185,6 +186,7 @@ class Tiled(Batch):
         for count, kind in enumerate(kinds):
             heard.append(after(kinds[:count]).hears(kind, heard))
         last = after(kinds)
+        last.make(len(tiles) - 1, heard)
         made: Sequence[Tensor] = ()
         for i, known in enumerate(said(heard, len(tiles))):
             made = last.run(i, known)
@@ -193,6 +195,9 @@ class Tiled(Batch):
             for state, value in zip(left, made, strict=True):
                 state.copy_(value)
         return made
+
+    @override
+    def make(self) -> None: ...  # questions have to be answered first; ``run`` makes the last graphs before it writes
 
     def of_tile(self, until: int | None, answers: dict[int, Answer], kinds: tuple[Kind, ...]) -> TileProgram:
         return self.program(TileProgram, until, answers, whole=self.home.raw[0].shape, cut=self.home.cut, kinds=kinds)
@@ -218,13 +223,31 @@ class Round:
 
     def run(self, i: int, known: Sequence[Tensor]) -> Sequence[Tensor]:
         """What the i-th tile gives, with what it has heard."""
-        given, shape, step = [*self.tiles[i], *self.rest, *known], self.tiles[i][0].shape, self.tiled.step
-        if shape not in self.graphs:
-            compile = step.compile and (len(self.tiles) < MANY or shape == self.tiles[0][0].shape)
-            graph = self.tiled.graph((self.key, self.kinds, shape, compile), self.program, given, compile)
-            self.graphs[shape] = graph, step.on_host(graph, given)
-        graph, numbers = self.graphs[shape]
+        given = [*self.tiles[i], *self.rest, *known]
+        graph, numbers = self.graph(i, given)
         return graph.run(*[given[i] for i in graph.places], *numbers)
+
+    def graph(self, i: int, given: list[Tensor]) -> tuple[Graph, Sequence[Tensor]]:
+        """The graph of the i-th tile, with what is made of numbers."""
+        shape, step = self.tiles[i][0].shape, self.tiled.step
+        if shape not in self.graphs:
+            graph = self.tiled.graph(self.key_of(i), self.program, given, self.compiles(i))
+            self.graphs[shape] = graph, step.on_host(graph, given)
+        return self.graphs[shape]
+
+    def make(self, i: int, heard: Sequence[Heard]) -> None:
+        """Make the graph of the i-th tile before one of them writes: where it cannot be made, the others must not have.
+
+        What the first tile has heard stands for what this one will hear, which has the same form.
+        """
+        if self.key_of(i) not in self.tiled.step.graphs:
+            self.graph(i, [*self.tiles[i], *self.rest, *next(said(heard, len(self.tiles)))])
+
+    def key_of(self, i: int) -> Hashable:
+        return (self.key, self.kinds, self.tiles[i][0].shape, self.compiles(i))
+
+    def compiles(self, i: int) -> bool:
+        return self.tiled.step.compile and (len(self.tiles) < MANY or self.tiles[i][0].shape == self.tiles[0][0].shape)
 
     def hears(self, kind: Kind, heard: Sequence[Heard]) -> Heard:
         """What each tile hears, once all have told what they ask next."""

@@ -1,0 +1,103 @@
+"""Checks of gradients and states against their parameters, made before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gradchain.optim_wrapper.checkpoint import fresh_state
+from gradchain.optim_wrapper.drivers.flow import compute_dtype
+from gradchain.optim_wrapper.hyperparameters import BoundLink, name_in
+from gradchain.optim_wrapper.layouts import is_sharded
+from gradchain.types import ChainError
+
+if TYPE_CHECKING:
+    from gradchain.optim_wrapper.optimizer import ChainOptimizer
+
+Shapes = dict[str, torch.Size]
+
+
+def check_gradients(optimizer: ChainOptimizer) -> None:
+    """RuntimeError where a gradient is sparse, ChainError where its shape or device is not the parameter's."""
+    for g, group in enumerate(optimizer.param_groups):
+        for i, param in enumerate(group["params"]):
+            grad: Tensor | None = param.grad
+            if grad is None:
+                continue
+            if grad.layout != torch.strided:
+                raise RuntimeError(
+                    f"the gradient of {name_in(group, g, i)!r} is {grad.layout}; chains work on dense gradients. "
+                    "Use sparse=False in the embedding, or grad.to_dense() before the step."
+                )
+            if grad.shape != param.shape:
+                raise ChainError(
+                    f"the gradient of {name_in(group, g, i)!r} has shape {tuple(grad.shape)}, the parameter "
+                    f"{tuple(param.shape)}: the parameter was changed after the backward pass. "
+                    "Set its .grad to None and run backward() again."
+                )
+            if grad.device != param.device:
+                raise ChainError(
+                    f"the gradient of {name_in(group, g, i)!r} is on {grad.device}, the parameter on {param.device}. "
+                    "Set its .grad to None and run backward() again."
+                )
+
+
+def check_states(optimizer: ChainOptimizer) -> set[int]:
+    """ChainError where a state does not fit the parameter that is to be stepped; the ids of others that it does not fit."""
+    unfit: set[int] = set()
+    known: dict[tuple[int, torch.Size, torch.dtype], tuple[Any, Shapes]] = {}
+    for g, group in enumerate(optimizer.param_groups):
+        for i, param in enumerate(group["params"]):
+            state: dict[str, Any] = optimizer.state.get(param, {})
+            if not state:
+                continue
+            links = optimizer.links_at(g, i)
+            key = (id(links), param.shape, param.dtype)
+            if key not in known:
+                known[key] = links, state_shapes(links, param)  # with the links, whose id must not be used again
+            if problem := _problem(name_in(group, g, i), param, state, known[key][1]):
+                if param.grad is not None:
+                    raise ChainError(problem)
+                unfit.add(id(param))
+    return unfit
+
+
+def _problem(name: str, param: Tensor, state: dict[str, Any], wanted: Shapes) -> str:
+    """What keeps a state from fitting its parameter, or nothing."""
+    remedy = "Delete its entry in optimizer.state to start afresh, or put a state of the new shape there."
+    for key, shape in {**wanted, "step": torch.Size()}.items():
+        value = state.get(key)
+        if value is None:
+            continue  # it will be made
+        if not isinstance(value, Tensor):
+            return f"the state {key!r} of {name!r} is of type {type(value).__name__}, not a tensor. {remedy}"
+        if value.shape != shape:
+            return (
+                f"the state {key!r} of {name!r} has shape {tuple(value.shape)}; the parameter has shape {tuple(param.shape)}, "
+                f"for which the state must have shape {tuple(shape)}. {remedy}"
+            )
+        if shape and value.device != param.device:
+            return (
+                f"the state {key!r} of {name!r} is on {value.device}, the parameter on {param.device}. "
+                "Move the model before the optimizer is made, or load the optimizer's state_dict() again."
+            )
+    return ""
+
+
+def state_shapes(links: Sequence[BoundLink], param: Tensor) -> Shapes:
+    """The shapes of what the links keep for a parameter, by name; of a DTensor, those of the whole."""
+    like = param if not is_sharded(param) else torch.empty(param.shape, dtype=param.dtype, device="meta")
+    shape = like.shape or (1,)
+    shape = (*shape, 2) if like.is_complex() else shape
+    whole = torch.empty(shape, dtype=compute_dtype(param), device="meta")
+    shapes: Shapes = {}
+    for link in links:
+        try:
+            made = link.transform.init(whole)
+            shapes |= {key: value.shape for key, value in zip(link.state_keys, made, strict=True)}
+        except Exception:  # an init that reads values, which there are none of here
+            shapes |= {key: value.shape for key, value in fresh_state(link, param).items()}
+    return shapes

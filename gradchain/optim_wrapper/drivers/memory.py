@@ -1,0 +1,70 @@
+"""Which parameters share memory with others, or with other processes: they are stepped in place, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from gradchain.optim_wrapper.layouts import is_sharded
+from gradchain.types import ParamInfo
+
+
+class _Range(NamedTuple):
+    start: int
+    stop: int
+    place: int
+
+
+class Owner(Protocol):
+    """A parameter with its state."""
+
+    @property
+    def info(self) -> ParamInfo: ...
+    @property
+    def state(self) -> Mapping[str, Tensor]: ...
+
+
+def overlapping(owners: Iterable[Owner]) -> set[int]:
+    """Places of the parameters whose memory, or whose state's, overlaps with that of another one.
+
+    A gather and a scatter of them would keep one of their updates. The range of a tensor goes from its first element to its
+    last. DTensors are left out: their memory belongs to their mesh.
+    """
+    ranges: dict[int, list[_Range]] = {}
+    for owner in owners:
+        for tensor in (owner.info.param, *owner.state.values()):
+            if (found := _range(tensor)) is not None:
+                storage, start, stop = found
+                ranges.setdefault(storage, []).append(_Range(start, stop, owner.info.place))
+    places: set[int] = set()
+    for among in ranges.values():
+        reach: _Range | None = None  # the one that ends last, of those that start earlier
+        for one in sorted(among) if len(among) > 1 else ():
+            if reach is not None and one.start < reach.stop and one.place != reach.place:
+                places |= {one.place, reach.place}
+            reach = one if reach is None or one.stop > reach.stop else reach
+    return places
+
+
+def _range(param: Tensor) -> tuple[int, int, int] | None:
+    """(storage, first and last byte in it); None for what has no memory that torch knows of."""
+    if is_sharded(param) or param.is_meta or param.numel() == 0:
+        return None
+    try:
+        storage = param.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):  # a tensor subclass without storage
+        return None
+    last = sum((size - 1) * abs(stride) for size, stride in zip(param.shape, param.stride(), strict=True))
+    start, size = int(param.storage_offset()), param.element_size()
+    return storage, start * size, (start + last + 1) * size
+
+
+def is_shared(param: Tensor, state: Mapping[str, Tensor]) -> bool:
+    """Whether other processes may see, and step, the parameter's state (Hogwild), which then has to stay where it is."""
+    return any(_in_shared_memory(value) for value in (param, *state.values()))
+
+
+def _in_shared_memory(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and not is_sharded(tensor) and tensor.is_shared()

@@ -1,0 +1,198 @@
+"""The parameter table: which links, with which values, run on each parameter. It follows edits of the groups made by hand.
+
+Masks, chains and names belong to parameters and labels, not to places in a group: a parameter that moves takes them along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gradchain.optim_wrapper.checkpoint import fresh_state, host_step
+from gradchain.optim_wrapper.drivers.loop import Row
+from gradchain.optim_wrapper.drivers.program import placed
+from gradchain.optim_wrapper.drivers.watch import same_objects
+from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, name_in, own, scalar, without
+from gradchain.types import ParamInfo
+
+if TYPE_CHECKING:
+    from gradchain.optim_wrapper.optimizer import ChainOptimizer
+
+Links = tuple[BoundLink, ...]
+HOST = torch.device("cpu")
+
+
+class Seen(NamedTuple):
+    """A group as it was when the table looked at it last."""
+
+    group: dict[str, Any]
+    params: list[Tensor]
+    names: list[str] | None
+    label: str
+
+    def is_still(self, group: Mapping[str, Any], label: str) -> bool:
+        """Whether the group has the same parameters, names and label."""
+        same = self.group is group and self.label == label and self.names == group.get("param_names")
+        return same and same_objects(group["params"], self.params)
+
+
+class ParameterTable:
+    """By group and position in it. It keeps no reference to the optimizer, which would be a cycle."""
+
+    def __init__(self, binder: Binder) -> None:
+        self._binder = binder
+        self._seen: list[Seen] = []
+        self._bound: dict[int, tuple[tuple[Any, ...], Links, dict[Any, Links]]] = {}
+        self._live: set[int] = set()  # groups with tensors among their values, which may be written to from step to step
+        self._absent: dict[int, tuple[int, ...]] = {}  # positions of the links that do not work on a parameter, by its id
+
+    def follow(self, optimizer: ChainOptimizer) -> None:
+        """Look for edits of the groups; names, masks and chains go with the parameters."""
+        groups, label_of = optimizer.param_groups, optimizer.chain.label_of
+        still = len(groups) == len(self._seen) and all(
+            seen.is_still(group, label_of(group)) for seen, group in zip(self._seen, groups, strict=True)
+        )
+        if still:
+            return
+        labels = [label_of(group) for group in groups]
+        before = {id(param): (seen, i) for seen in self._seen for i, param in enumerate(seen.params)}
+        for g, group in enumerate(groups):
+            self._rename(g, group, before)
+        absent: dict[int, tuple[int, ...]] = {}
+        for g, group in enumerate(groups):
+            known = self._binder.of(group)
+            for i, param in enumerate(group["params"]) if known.masked else ():
+                missing = known.absent(name_in(group, g, i), param)
+                known.check_owners(missing, name_in(group, g, i))
+                if missing:
+                    absent[id(param)] = missing
+        for group, label in zip(groups, labels, strict=True):
+            self._relabel(optimizer, group, label, before)
+        self._absent = absent
+        self._bound.clear()
+        self._live.clear()
+        self._seen = [
+            Seen(group, list(group["params"]), _copied(group.get("param_names")), label)
+            for group, label in zip(groups, labels, strict=True)
+        ]
+
+    def _rename(self, g: int, group: dict[str, Any], before: Mapping[int, tuple[Seen, int]]) -> None:
+        """Let the names follow the parameters, where the list of names was left as it was or does not fit any more."""
+        names, params = group.get("param_names"), group["params"]
+        if names is None:
+            return
+        known = next((seen for seen in self._seen if seen.group is group), None)
+        untouched = known is not None and known.names == names and not same_objects(known.params, params)
+        if len(names) == len(params) and not untouched:
+            return
+        kept = {id(param): _name_of(before[id(param)]) for param in params if id(param) in before}
+        taken = {name for name in kept.values() if name is not None}
+        renamed: list[str] = []
+        for i, param in enumerate(params):
+            name = kept.get(id(param))
+            if name is None:  # new: it takes the place, and the name, of the one that it replaces
+                name = names[i] if i < len(names) and names[i] not in taken else f"{g}.{i}"
+            renamed.append(name)
+        group["param_names"] = renamed
+
+    def _relabel(
+        self, optimizer: ChainOptimizer, group: dict[str, Any], label: str, before: Mapping[int, tuple[Seen, int]]
+    ) -> None:
+        """Give a group what its chain needs; a parameter that came from another chain leaves that one's state behind."""
+        known = self._binder.of(group)
+        if not any(seen.group is group and seen.label == label for seen in self._seen):
+            for key, value in known.defaults.items():
+                group.setdefault(key, own(value))
+            if any(seen.group is group for seen in self._seen):  # the schedules were those of the other chain
+                for key in ("scheduled", "scheduled_step"):
+                    group.pop(key, None)
+            if optimizer.averages:
+                group.setdefault("train_mode", True)
+        for param in group["params"]:
+            seen, _ = before.get(id(param), (None, 0))
+            if seen is not None and seen.label != label and param in optimizer.state:
+                left = optimizer.binder.of({**seen.group, "label": seen.label}).state_keys
+                state = optimizer.state[param]
+                for key in [key for key in state if key in left or key.rpartition("/")[2] in ("since", "held")]:
+                    del state[key]
+
+    def renew(self) -> None:
+        """Look at tensors among the values anew."""
+        for g in self._live:
+            del self._bound[g]
+        self._live.clear()
+
+    def values(self, optimizer: ChainOptimizer, g: int) -> tuple[Any, ...]:
+        """The hyperparameters of the group's links."""
+        group = optimizer.param_groups[g]
+        return tuple(group[key] for key in self._binder.of(group).keys)
+
+    def links(self, optimizer: ChainOptimizer, g: int, i: int, device: torch.device = HOST) -> Links:
+        """The links as they run for the i-th parameter of the g-th group, with their numbers on a device."""
+        group = optimizer.param_groups[g]
+        links, absent = self._of_group(optimizer, g), self._absent.get(id(group["params"][i]), ())
+        if not absent and device.type != "cuda":
+            return links
+        if torch.compiler.is_compiling():
+            return placed(without(links, absent), device)
+        variants = self._bound[g][2]
+        if (absent, device) not in variants:
+            variants[absent, device] = placed(without(links, absent), device)
+        return variants[absent, device]
+
+    def _of_group(self, optimizer: ChainOptimizer, g: int) -> Links:
+        if torch.compiler.is_compiling():
+            return self._binder.bind(optimizer.param_groups[g])
+        values, known = self.values(optimizer, g), self._bound.get(g)
+        if known is None or (g not in self._live and known[0] != values):
+            known = self._bound[g] = (values, self._binder.bind(optimizer.param_groups[g]), {})
+            if any(isinstance(value, Tensor) for value in values):
+                self._live.add(g)
+        return known[1]
+
+    def rows(self, optimizer: ChainOptimizer, stateful: bool = False) -> list[Row]:
+        """The parameters that have a gradient, or ``stateful`` also those that had one, in their order."""
+        places = enumerate((g, i) for g, group in enumerate(optimizer.param_groups) for i in range(len(group["params"])))
+        rows: list[Row] = []
+        for place, (g, i) in places:
+            param = optimizer.param_groups[g]["params"][i]
+            if param.grad is not None or (stateful and optimizer.state.get(param)):
+                rows.append(self.row(optimizer, g, i, place))
+        return rows
+
+    def row(self, optimizer: ChainOptimizer, g: int, i: int, place: int) -> Row:
+        """The i-th parameter of the g-th group with what runs on it."""
+        group = optimizer.param_groups[g]
+        links = self.links(optimizer, g, i, (param := group["params"][i]).device)
+        info, lr = ParamInfo(name_in(group, g, i), param, group, place), scalar(group["lr"])
+        used, label = self._binder.of(group).used, optimizer.chain.label_of(group)
+        return Row(info, links, lr, state_of(optimizer, param, links, lr.device), used, label)
+
+
+def state_of(optimizer: ChainOptimizer, param: Tensor, links: Iterable[BoundLink], counting: torch.device) -> dict[str, Tensor]:
+    """The parameter's live state. A link that has none gets it, and counts its steps from now on."""
+    state: dict[str, Tensor] = optimizer.state.get(param, {})
+    missing = [link for link in links if not all(key in state for key in link.state_keys)]
+    if missing or "step" not in state:
+        fresh = {key: value for link in missing for key, value in fresh_state(link, param).items()}
+        state = optimizer.state.setdefault(param, {})
+        if "step" in state:
+            fresh |= {f"{link.label}/since": host_step(state["step"]) for link in missing}
+        else:
+            state["step"] = host_step()
+        state.update(fresh)
+    if state["step"].device != counting:
+        state["step"] = state["step"].to(counting)
+    return state
+
+
+def _copied(names: Sequence[str] | None) -> list[str] | None:
+    return None if names is None else list(names)
+
+
+def _name_of(place: tuple[Seen, int]) -> str | None:
+    seen, i = place
+    return seen.names[i] if seen.names is not None and i < len(seen.names) else None
