@@ -20,6 +20,7 @@ from torch import Tensor
 
 from gradchain.chains.chain import Chain, Functional, chain
 from gradchain.chains.where import Rule, Where, rule
+from gradchain.transforms._names import bare
 from gradchain.types import ChainError, Transform
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class Partition(Functional):
 
     def _fitting(self, name: str, param: Tensor) -> list[str]:
         if callable(self.by):
-            label = self.by(name, param)
+            label = self.by(bare(name), param)
             return [label] if label in self.chains else []
         rules = self.by or {}
         fitting = [label for label, fits in rules.items() if fits(name, param)]
