@@ -82,7 +82,7 @@ class Asked(Rule):
     @property
     @override
     def looks_at(self) -> str:
-        return LOOK_AT.get(self.function, "unknown")
+        return next((what for function, what in LOOK_AT if function is self.function), "unknown")
 
     def __repr__(self) -> str:
         return getattr(self.function, "__name__", repr(self.function)).strip("_")
@@ -195,11 +195,11 @@ def _hidden_matrices(name: str, param: Tensor) -> bool:
     return param.dim() >= 2 and not is_no_hidden_matrix(name)
 
 
-LOOK_AT: dict[Callable[[str, Tensor], bool], str] = {
-    _matrices: "shapes",
-    _biases_and_norms: "shapes",  # names only tell biases and norms of more than one dimension
-    _hidden_matrices: "names",
-}
+LOOK_AT: tuple[tuple[Callable[[str, Tensor], bool], str], ...] = (
+    (_matrices, "shapes"),
+    (_biases_and_norms, "shapes"),  # names only tell biases and norms of more than one dimension
+    (_hidden_matrices, "names"),
+)
 
 matrices = Asked(_matrices)  # two or more dimensions
 biases_and_norms = Asked(_biases_and_norms)  # what is usually not decayed: fewer than two dimensions, or named so

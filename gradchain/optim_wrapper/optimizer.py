@@ -24,6 +24,7 @@ from gradchain.optim_wrapper.hyperparameters import Binder, check, common_defaul
 from gradchain.optim_wrapper.modes import averages, check_training, set_mode
 from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, numbered, unpair
 from gradchain.optim_wrapper.report import Report, report
+from gradchain.optim_wrapper.rules import warn_about_rules
 from gradchain.optim_wrapper.solve import check_solver, refuse_shards, solve
 from gradchain.types import ChainError, ChainWarning, ParamInfo
 
@@ -102,6 +103,8 @@ class ChainOptimizer(Optimizer):
                 loss = closure()
         check_training(self)
         refuse(self)
+        if not self.rules_checked:
+            warn_about_rules(self)
         if self.unsettled:
             settle(self)
         for label in self._solves:
@@ -178,6 +181,7 @@ class ChainOptimizer(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._prepare()
+        self.rules_checked = bool(self.state)  # the optimizer that this is a copy of has warned
         for group in self.param_groups:
             for key, value in self.binder.of(group).defaults.items():
                 group.setdefault(key, _own(value))
@@ -214,7 +218,7 @@ class ChainOptimizer(Optimizer):
             self._names_found = True
 
     def _prepare(self) -> None:
-        self._names_found = False  # beyond what torch finds
+        self._names_found, self.rules_checked = False, False  # names beyond what torch finds; see rules
         self.unsettled: list[Any] = []  # see calls.gated
         self._perturbs = [link.label for link in self.chain.links if "perturbs" in link.traits]
         self._solves = [link.label for link in self.chain.links if "solves" in link.traits]

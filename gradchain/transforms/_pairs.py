@@ -91,7 +91,7 @@ def told(infos: Sequence[ParamInfo], family: str) -> Mapping[str, Any]:
     else:
         pairs = [{"W1": [names[i] for i in w1], "W2": [names[i] for i in w2]} for w1, w2 in found.kronecker]
     misses = [f"{names[i]}: {why}" for kind, i, why in found.misses if kind == family]
-    return {key: value for key, value in {"pairs": pairs, "near misses": misses}.items() if value}
+    return {"pairs": pairs, "near misses": misses} if misses else {"pairs": pairs}
 
 
 def _pair(a: ParamInfo, b: ParamInfo) -> dict[str, Any]:

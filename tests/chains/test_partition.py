@@ -294,7 +294,7 @@ def test_without_names_groups_are_matched_by_position_and_keep_their_label():
 
 
 def test_momentum_is_cycled_where_all_chains_keep_it_under_one_key():
-    cycle, net = torch.optim.lr_scheduler.OneCycleLR, [param(3, 2), param(3)]
+    cycle, net = torch.optim.lr_scheduler.OneCycleLR, [("a", param(3, 2)), ("b", param(3))]
     mixed = presets.muon_adamw().optimizer(net)
     before = [dict(group) for group in mixed.param_groups]
     with pytest.raises(ValueError, match="must support momentum or beta1 with `cycle_momentum`"):
@@ -315,7 +315,7 @@ def test_momentum_is_cycled_where_all_chains_keep_it_under_one_key():
 
 def test_beside_it_momentum_may_have_a_schedule_of_its_own():
     optimizer = presets.muon_adamw().optimizer(
-        [param(3, 2), param(3)], muon={"momentum": lambda step: 0.9 + 0.01 * min(step, 5)}
+        [("a", param(3, 2)), ("b", param(3))], muon={"momentum": lambda step: 0.9 + 0.01 * min(step, 5)}
     )
     torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=9, cycle_momentum=False)
     steps(optimizer, 3)

@@ -14,7 +14,7 @@ from gradchain.chains.where import rule
 
 HIDDEN = {
     "GPT-2, nanoGPT": "transformer.h.0.attn.c_attn.weight transformer.h.0.attn.c_proj.weight transformer.h.11.mlp.c_fc.weight",
-    "Llama": "model.layers.0.self_attn.q_proj.weight model.layers.0.self_attn.o_proj.weight model.layers.0.mlp.down_proj.weight",
+    "Llama": "model.layers.0.self_attn.q_proj.weight model.layers.0.mlp.down_proj.weight",
     "Llama's own code": "layers.0.attention.wq.weight layers.0.attention.wo.weight layers.0.feed_forward.w2.weight",
     "torchtune": "layers.0.attn.output_proj.weight layers.0.mlp.w1.weight decoder.layers.3.attn.q_proj.weight",
     "T5": "encoder.block.0.layer.0.SelfAttention.q.weight decoder.block.0.layer.1.EncDecAttention.o.weight "
@@ -42,9 +42,10 @@ OTHERS = {
     "torchtune": "tok_embeddings.weight output.weight decoder.output.weight",
     "T5, BART": "shared.weight model.shared.weight encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight "
     "encoder.embed_tokens.weight model.encoder.embed_positions.weight lm_head.weight classification_head.out_proj.weight",
-    "BERT": "bert.embeddings.word_embeddings.weight bert.embeddings.token_type_embeddings.weight cls.predictions.decoder.weight "
-    "lm_head.decoder.weight decoder.weight cls.seq_relationship.weight classifier.weight qa_outputs.weight",
-    "GPT-NeoX, GPT-J, OPT": "gpt_neox.embed_in.weight embed_out.weight transformer.embd.weight model.decoder.embed_positions.weight",
+    "BERT": "bert.embeddings.word_embeddings.weight bert.embeddings.token_type_embeddings.weight "
+    "cls.predictions.decoder.weight lm_head.decoder.weight decoder.weight "
+    "cls.seq_relationship.weight classifier.weight qa_outputs.weight",
+    "GPT-NeoX, GPT-J, OPT": "gpt_neox.embed_in.weight embed_out.weight transformer.embd.weight decoder.embed_positions.weight",
     "ChatGLM, fairseq": "transformer.embedding.word_embeddings.weight transformer.output_layer.weight "
     "decoder.output_projection.weight",
     "ViT, timm": "cls_token pos_embed reg_token dist_token head.weight head_dist.weight head.fc.weight classifier.weight "
@@ -54,7 +55,7 @@ OTHERS = {
     "CLIP, SigLIP": "positional_embedding token_embedding.weight visual.class_embedding visual.positional_embedding "
     "text_model.embeddings.token_embedding.weight vision_model.head.probe",
     "Whisper": "decoder.token_embedding.weight decoder.positional_embedding proj_out.weight model.decoder.embed_tokens.weight",
-    "BLIP-2, Flamingo, DETR": "query_tokens perceiver.latents query_embed.weight class_embed.weight mask_decoder.mask_tokens.weight",
+    "BLIP-2, Flamingo, DETR": "query_tokens perceiver.latents query_embed.weight class_embed.weight mask_tokens.weight",
     "PEFT": "prompt_embeddings prompt_encoder.default.embedding.weight base_model.model.score.modules_to_save.default.weight "
     "base_model.model.lm_head.lora_A.default.weight base_model.model.model.embed_tokens.lora_embedding_A.default",
     "experts": "model.layers.0.mlp.experts.down_proj_bias model.layers.0.self_attn.q_norm.weight",
