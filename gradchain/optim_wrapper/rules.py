@@ -77,7 +77,8 @@ def _empty_labels(optimizer: ChainOptimizer, members: Mapping[str, Sequence[Para
         else:
             by = f"{recipe.by!r} gives it to none"
         if not members[label]:
-            yield f"no parameter falls to {label!r}: {by} of {sum(map(len, members.values()))}. Change the rule. {NAMES}"
+            total = sum(map(len, members.values()))
+            yield f"no parameter falls to {label!r}: {by} of {total}. Change the rule, or do without {label!r}."
 
 
 def _masks(links: Sequence[Transform[Any]], infos: Sequence[ParamInfo]) -> Iterator[str]:

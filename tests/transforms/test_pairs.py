@@ -13,7 +13,6 @@ from gradchain.transforms._pairs import adapters, mean_row_length, product_norm
 from gradchain.types import ChainWarning, ParamInfo
 
 PLAIN = {}  # a parameter group
-LONELY = pytest.mark.filterwarnings("ignore:.*found no pair of adapters")  # the warning has tests of its own
 
 
 def infos(shapes, groups=None):
@@ -159,7 +158,6 @@ def test_a_name_in_two_groups_pairs_within_each():
     assert adapters(infos(shapes, groups=iter([one, one, other, other]).__next__)).pairs == ((0, 1), (2, 3))
 
 
-@LONELY
 def test_complex_adapters_are_left_alone():
     given = [ParamInfo(f"q.lora_{x}", torch.zeros(2, 2, dtype=torch.complex64), PLAIN) for x in "AB"]
     assert [why for *_, why in adapters(given).misses] == ["q.lora_A is complex"] * 2
@@ -209,7 +207,6 @@ def test_two_links_for_the_same_ratio_are_nonsense():
         chain(t.ALoRA(), t.LoRAPlus(), t.LearningRate())
 
 
-@LONELY
 def test_a_zero_b_and_a_lone_factor_leave_a_as_it_is():
     tensors = values(**PAIR) | {B: np.zeros((4, 2))}
     assert factors(t.ALoRA(), tensors)[0] == pytest.approx({A: 1, B: 16, "bias": 1})
@@ -249,7 +246,6 @@ def test_a_frozen_factor_of_lokr_counts_with_its_value():
     torch.testing.assert_close(step, torch.full_like(step, whole["w.lokr_w2_b"]))
 
 
-@LONELY
 def test_a_partner_that_the_optimizer_does_not_have_is_a_near_miss():
     params = {A: torch.nn.Parameter(torch.ones(2, 5)), "bias": torch.nn.Parameter(torch.ones(3))}
     optimizer = chain(t.ALoRA(), t.LearningRate(lr=1.0)).optimizer(params.items())
@@ -259,7 +255,6 @@ def test_a_partner_that_the_optimizer_does_not_have_is_a_near_miss():
     assert optimizer.report().findings["alora"]["near misses"] == [f"{A}: no B (lora_B or lora_up) of the same name"]
 
 
-@LONELY
 def test_without_names_nothing_is_scaled_and_the_report_says_so():
     params = [torch.nn.Parameter(torch.ones(2, 5)), torch.nn.Parameter(torch.ones(4, 2))]
     for link in (t.ALoRA(), t.LoRAPlus(), t.LoKrScale(), t.PublishedALoRA(), t.PublishedLoKrScale()):
@@ -329,7 +324,6 @@ def test_a_published_pair_of_other_shapes_is_measured_by_its_norms():
     assert factors(t.PublishedALoRA(), tensors)[0] == pytest.approx({A: wanted, B: 1}, rel=1e-9)
 
 
-@LONELY
 def test_published_pairs_stay_within_their_group():
     tensors = values(**PAIR)
     assert factors(t.PublishedALoRA(), tensors, [[A, "bias"], [B]])[0] == pytest.approx({A: 1, B: 16, "bias": 1})
