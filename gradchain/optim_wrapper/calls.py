@@ -16,6 +16,7 @@ from gradchain.optim_wrapper.checkpoint import SEEN, SUM
 from gradchain.optim_wrapper.collectives import everywhere
 from gradchain.optim_wrapper.drivers.flow import compute_dtype
 from gradchain.optim_wrapper.drivers.loop import Job, together
+from gradchain.optim_wrapper.rules import warn_about_rules
 from gradchain.optim_wrapper.shards import elements, local
 from gradchain.types import ChainError, Transform
 
@@ -44,9 +45,11 @@ def refuse_sparse(optimizer: ChainOptimizer) -> None:
 
 
 def refuse(optimizer: ChainOptimizer) -> None:
-    """Raise where the step cannot be taken as it is asked for."""
+    """Raise where the step cannot be taken as it is asked for; at the first step, warn of what most likely is not meant."""
     refuse_sparse(optimizer)
     check_capture(optimizer)
+    if not optimizer.rules_checked:
+        warn_about_rules(optimizer)
 
 
 def check_capture(optimizer: ChainOptimizer) -> None:

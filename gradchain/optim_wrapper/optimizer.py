@@ -20,11 +20,11 @@ from gradchain.optim_wrapper.calls import ascend, check_options, collect, gated,
 from gradchain.optim_wrapper.checkpoint import LoadReport, apart, fresh_state, host_step, load
 from gradchain.optim_wrapper.collectives import nothing_but_zeros
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row, check_flatten, refuse_flat_shards
+from gradchain.optim_wrapper.frozen import moving, resting
 from gradchain.optim_wrapper.hyperparameters import Binder, check, common_defaults, name_in, scalar, with_rate
 from gradchain.optim_wrapper.modes import averages, check_training, set_mode
 from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, numbered, unpair
 from gradchain.optim_wrapper.report import Report, report
-from gradchain.optim_wrapper.rules import warn_about_rules
 from gradchain.optim_wrapper.solve import check_solver, refuse_shards, solve
 from gradchain.types import ChainError, ChainWarning, ParamInfo
 
@@ -103,15 +103,13 @@ class ChainOptimizer(Optimizer):
                 loss = closure()
         check_training(self)
         refuse(self)
-        if not self.rules_checked:
-            warn_about_rules(self)
         if self.unsettled:
             settle(self)
         for label in self._solves:
             refuse_shards(self, label)
             closure = needed(closure, self._solves)
         if self._perturbs:
-            ascend(self.jobs(), needed(closure, self._perturbs))
+            ascend(moving(self), needed(closure, self._perturbs))
         if self._only_prepares():
             self.rows()
         elif self.accumulate == 1 or collect(self):
@@ -126,7 +124,8 @@ class ChainOptimizer(Optimizer):
                 self._advance_schedules()
                 if self._solves and closure is not None:
                     solve(self, closure, loss)
-                self._drive(self)
+                with resting(self):
+                    self._drive(self)
 
     @override
     def state_dict(self) -> dict[str, Any]:
