@@ -102,7 +102,7 @@ def _adapters(links: Sequence[Transform[Any]], infos: Sequence[ParamInfo]) -> It
     misses: list[str] = []
     for link in links:
         if "names" in link.traits and isinstance(link, SharedTransform) and not is_off(link):
-            findings = cast("SharedTransform[Any]", link).findings(taken(link, infos))
+            findings = link.findings(taken(link, infos))
             if findings.get("pairs"):
                 return
             seeking += [link.label] if findings.keys() & {"pairs", "names"} else []
