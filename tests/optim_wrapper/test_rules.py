@@ -13,6 +13,7 @@ from gradchain import ChainWarning, chain, masked, partition, presets
 from gradchain import transforms as t
 from gradchain.chains import biases_and_norms, hidden_matrices, in_modules, matrices
 from gradchain.optim_wrapper import HinaAdamW, MuonAdamW
+from gradchain.optim_wrapper.in_backward import step_in_backward
 
 RATE = t.LearningRate(lr=0.1)
 
@@ -51,7 +52,7 @@ def test_a_mask_that_takes_no_parameter_warns_once(by, driver):
 
 def test_a_label_to_which_no_parameter_falls_warns_once():
     (told,) = warned(two({"a": "*.bias"}).optimizer(named()))
-    assert told.startswith("no parameter falls to 'a': its rule '*.bias' takes none of 2. Change the rule.")
+    assert told.startswith("no parameter falls to 'a': its rule '*.bias' takes none of 2. Change the rule")
     (told,) = warned(two(lambda name, p: "b").optimizer(named()))
     assert told.startswith("no parameter falls to 'a': <function") and "gives it to none of 2" in told
 
@@ -117,6 +118,16 @@ def test_a_copy_does_not_warn_again():
     optimizer = of("*.bias").optimizer(named())
     assert len(warned(optimizer)) == 1
     assert not warned(copy.deepcopy(optimizer)) and not warned(pickle.loads(pickle.dumps(optimizer)))
+
+
+def test_steps_in_the_backward_pass_judge_rules_by_all_parameters():
+    net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        step_in_backward(two({"a": "0.*"}), net.named_parameters())
+        net(torch.ones(3)).sum().backward()
+    with pytest.warns(ChainWarning, match="no parameter falls to 'a'"):
+        step_in_backward(two({"a": "2.*"}), net.named_parameters())
 
 
 def test_a_rule_is_told_when_warnings_are_errors_and_nothing_has_changed():
