@@ -12,6 +12,8 @@ pass ``cycle_momentum=False``, and give the momentum a schedule of its own: ``mu
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -20,13 +22,15 @@ from torch import Tensor
 
 from gradchain.chains.chain import Chain, Functional, chain
 from gradchain.chains.where import Rule, Where, rule
-from gradchain.types import ChainError, Transform
+from gradchain.transforms._names import bare
+from gradchain.types import ChainError, ChainWarning, Transform
 
 if TYPE_CHECKING:
     from gradchain.optim_wrapper import ChainOptimizer
 
 By = Mapping[str, Where] | Callable[[str, Tensor], str] | None
 SHOWN = 8  # names in an error
+MADE_UP = re.compile(r"\d+\.\d+(\.lora_[AB])?")  # names of parameters that came without names, see optim_wrapper.names
 
 
 @dataclass(frozen=True, repr=False)
@@ -163,15 +167,35 @@ class Partition(Functional):
                 f"every parameter must fall to exactly one of {', '.join(self.chains)}; there fall {text}. "
                 "Change the rules, leave one label without a rule for the rest, or pass named_parameters() for rules on names."
             )
+        self._warn_without_names(names)
         return [labels[0] for labels in found]
+
+    def _warn_without_names(self, names: list[str]) -> None:
+        """ChainWarning where rules look at names and there are none; names that come later do not split groups again."""
+        if not isinstance(self.by, Mapping) or not nameless(names):
+            return
+        if blind := [f"{one!r} for {label!r}" for label, one in self.by.items() if one.looks_at == "names"]:
+            warnings.warn(
+                f"parameters fall to {', '.join(self.chains)} by rules on names ({', '.join(blind)}), but found "
+                f"{len(names)} parameters without names, whose embeddings and heads cannot be told from other matrices. "
+                "Pass model.named_parameters(), or groups with labels.",
+                ChainWarning,
+                stacklevel=2,
+            )
 
     def _fitting(self, name: str, param: Tensor) -> list[str]:
         if callable(self.by):
-            label = self.by(name, param)
+            label = self.by(bare(name), param)
             return [label] if label in self.chains else []
         rules = self.by or {}
         fitting = [label for label, fits in rules.items() if fits(name, param)]
         return fitting or [label for label in self.chains if label not in rules]
+
+
+def nameless(names: Iterable[str]) -> bool:
+    """Whether there are parameters, and all of their names were made up."""
+    names = list(names)
+    return bool(names) and all(map(MADE_UP.fullmatch, names))
 
 
 Recipe = Chain | Partition  # what an optimizer can be made of

@@ -2,7 +2,8 @@
 
 A rule is a pattern for the name ("*.bias", or a compiled regular expression), a function of (name, parameter), a rule made
 here, or several of these, of which one must hold. Rules made here combine: ``matrices & ~in_modules(model, nn.Embedding)``.
-A parameter that came without a name is called "<group>.<position>".
+Rules see names as the model has them that is inside wrappers: "_orig_mod.head.weight" is "head.weight"; a pattern may also be
+written for the whole name. A parameter that came without a name is called "<group>.<position>".
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Union
 from torch import Tensor, nn
 from typing_extensions import override
 
+from gradchain.chains.hidden import is_no_hidden_matrix
+from gradchain.transforms._names import bare
 from gradchain.types import ChainError
 
 Where = Union[str, "re.Pattern[str]", Callable[[str, Tensor], bool], Sequence["Where"]]
@@ -28,6 +31,11 @@ class Rule(ABC):
     @abstractmethod
     def __call__(self, name: str, param: Tensor) -> bool:
         """Whether the parameter is meant."""
+
+    @property
+    def looks_at(self) -> str:
+        """What a rule goes by: "names", "shapes" or, for a function of the caller's, "unknown"."""
+        return "unknown"
 
     def __invert__(self) -> Rule:
         return Not(self)
@@ -47,7 +55,15 @@ class Named(Rule):
 
     @override
     def __call__(self, name: str, param: Tensor) -> bool:
+        return any(map(self._fits, {bare(name), name}))
+
+    def _fits(self, name: str) -> bool:
         return fnmatchcase(name, self.pattern) if isinstance(self.pattern, str) else bool(self.pattern.fullmatch(name))
+
+    @property
+    @override
+    def looks_at(self) -> str:
+        return "names"
 
     def __repr__(self) -> str:
         return repr(self.pattern)
@@ -61,7 +77,12 @@ class Asked(Rule):
 
     @override
     def __call__(self, name: str, param: Tensor) -> bool:
-        return bool(self.function(name, param))
+        return bool(self.function(bare(name), param))
+
+    @property
+    @override
+    def looks_at(self) -> str:
+        return next((what for function, what in LOOK_AT if function is self.function), "unknown")
 
     def __repr__(self) -> str:
         return getattr(self.function, "__name__", repr(self.function)).strip("_")
@@ -76,6 +97,11 @@ class Not(Rule):
     @override
     def __call__(self, name: str, param: Tensor) -> bool:
         return not self.one(name, param)
+
+    @property
+    @override
+    def looks_at(self) -> str:
+        return self.one.looks_at
 
     @override
     def __invert__(self) -> Rule:
@@ -96,6 +122,12 @@ class Several(Rule):
     def __call__(self, name: str, param: Tensor) -> bool:
         return (all if self.every else any)(one(name, param) for one in self.rules)
 
+    @property
+    @override
+    def looks_at(self) -> str:
+        looks = {one.looks_at for one in self.rules}
+        return next((kind for kind in ("names", "unknown") if kind in looks), "shapes")
+
     def __repr__(self) -> str:
         return f"({(' & ' if self.every else ' | ').join(map(repr, self.rules))})"
 
@@ -109,7 +141,12 @@ class InModules(Rule):
 
     @override
     def __call__(self, name: str, param: Tensor) -> bool:
-        return name in self.names
+        return bare(name) in self.names
+
+    @property
+    @override
+    def looks_at(self) -> str:
+        return "names"
 
     def __repr__(self) -> str:
         return f"in_modules(model, {self.kinds})"
@@ -134,10 +171,11 @@ def rule(where: Where) -> Rule:
 def in_modules(model: nn.Module, *kinds: type[nn.Module]) -> Rule:
     """The parameters that modules of these types hold themselves.
 
-    They are known by their names in ``model``, so pass ``model.named_parameters()`` to the optimizer.
+    They are known by their names in ``model``, so pass ``model.named_parameters()`` to the optimizer. Either may be wrapped
+    (compiled, FSDP, DistributedDataParallel).
     """
     names = {
-        f"{path}.{name}" if path else name
+        bare(f"{path}.{name}" if path else name)
         for path, module in model.named_modules()
         if isinstance(module, kinds)
         for name, _ in module.named_parameters(recurse=False)
@@ -154,8 +192,14 @@ def _biases_and_norms(name: str, param: Tensor) -> bool:
 
 
 def _hidden_matrices(name: str, param: Tensor) -> bool:
-    return param.dim() >= 2 and re.search(r"(^|[._])(\w*emb(ed\w*)?|wte|wpe|\w*head|classifier)\.", name) is None
+    return param.dim() >= 2 and not is_no_hidden_matrix(name)
 
+
+LOOK_AT: tuple[tuple[Callable[[str, Tensor], bool], str], ...] = (
+    (_matrices, "shapes"),
+    (_biases_and_norms, "shapes"),  # names only tell biases and norms of more than one dimension
+    (_hidden_matrices, "names"),
+)
 
 matrices = Asked(_matrices)  # two or more dimensions
 biases_and_norms = Asked(_biases_and_norms)  # what is usually not decayed: fewer than two dimensions, or named so

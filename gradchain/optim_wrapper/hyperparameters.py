@@ -13,6 +13,7 @@ from typing_extensions import override
 from gradchain._fields import checked, field_hints, is_dynamic
 from gradchain.chains import Chain
 from gradchain.chains.partition import Recipe
+from gradchain.chains.where import rule
 from gradchain.transforms import LearningRate
 from gradchain.types import Carry, ChainError, Context, NoState, Transform
 
@@ -149,7 +150,7 @@ class ChainBinder:
         places = {(link.label, field): key for key, (link, field) in chain.hyperparameters.items()}
         self.keys = tuple(chain.hyperparameters)
         self.used = frozenset[str]().union(*(link.reads | link.writes for link in chain.links))
-        self._masks = tuple((i, link.only) for i, link in enumerate(chain.links) if link.only is not None)
+        self._masks = tuple((i, rule(link.only)) for i, link in enumerate(chain.links) if link.only is not None)
         self._having = {
             trait: [link.label if trait in link.traits else "" for link in chain.links] for trait in ("owns", "averages")
         }

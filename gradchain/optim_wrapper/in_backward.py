@@ -20,6 +20,7 @@ from torch import Tensor
 from gradchain.chains.partition import Recipe
 from gradchain.optim_wrapper.hyperparameters import name_in
 from gradchain.optim_wrapper.optimizer import ChainOptimizer
+from gradchain.optim_wrapper.rules import warn_about_rules
 from gradchain.types import ChainError, SharedTransform
 
 
@@ -32,6 +33,7 @@ def step_in_backward(recipe: Recipe, params: Iterable[Any], **options: Any) -> d
                 "Leave it out, or call optimizer.step() after backward()."
             )
     whole = recipe.optimizer(params, **options)
+    warn_about_rules(whole)
     made: dict[str, ChainOptimizer] = {}
     for g, group in enumerate(whole.param_groups):
         for i, param in enumerate(group["params"]):
@@ -40,6 +42,7 @@ def step_in_backward(recipe: Recipe, params: Iterable[Any], **options: Any) -> d
             name = name_in(group, g, i)
             own = {key: value for key, value in group.items() if key not in ("params", "named")}
             made[name] = recipe.optimizer([{**own, "params": [param], "param_names": [name]}], **options)
+            made[name].rules_checked = True  # one parameter is no measure of a rule
             param.register_post_accumulate_grad_hook(_stepping(made[name]))
     return made
 

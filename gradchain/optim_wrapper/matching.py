@@ -5,12 +5,11 @@ Names are compared without what wrappers of models put in front or in between (`
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-WRAPPERS = re.compile(r"^module\.|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.")
+from gradchain.transforms._names import bare
 
 
 class Matched(NamedTuple):
@@ -28,8 +27,8 @@ def matched(live: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> Matc
     labeled = all("label" in group for group in (*live, *old))  # partitions may split their groups otherwise
     if (len(old) != len(live) and not labeled) or not all(_named(group) for group in (*live, *old)):
         return _by_position(live, saved)
-    place = {_bare(name): (g, number) for g, group in enumerate(old) for name, number in _pairs(group)}
-    wanted = [[_bare(name) for name, _ in _pairs(group)] for group in live]
+    place = {bare(name): (g, number) for g, group in enumerate(old) for name, number in _pairs(group)}
+    wanted = [[bare(name) for name, _ in _pairs(group)] for group in live]
     mine = {name for names in wanted for name in names}
     if not mine & place.keys() or any(len(names) != len(set(names)) for names in wanted):
         return _by_position(live, saved)
@@ -76,10 +75,6 @@ def _named(group: Mapping[str, Any]) -> bool:
 
 def _pairs(group: Mapping[str, Any]) -> list[tuple[str, int]]:
     return list(zip(group.get("param_names", ()), group["params"], strict=True))  # an empty group may have none
-
-
-def _bare(name: str) -> str:
-    return WRAPPERS.sub("", name)
 
 
 def _homes(

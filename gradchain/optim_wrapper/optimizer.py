@@ -19,12 +19,14 @@ from gradchain.optim_wrapper.checkpoint import LoadReport, apart, load
 from gradchain.optim_wrapper.checks import check_gradients, check_states
 from gradchain.optim_wrapper.collectives import nothing_but_zeros
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row, check_flatten, refuse_flat_shards
+from gradchain.optim_wrapper.frozen import moving, resting
 from gradchain.optim_wrapper.hyperparameters import Binder, check, common_defaults, name_in, own, with_rate
 from gradchain.optim_wrapper.mode import foreign_mode, import_dynamo, own_mode
 from gradchain.optim_wrapper.modes import averages, check_training, set_mode
 from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, numbered, unpair
 from gradchain.optim_wrapper.parameters import Links, ParameterTable
 from gradchain.optim_wrapper.report import Report, report
+from gradchain.optim_wrapper.rules import warn_about_rules
 from gradchain.optim_wrapper.solve import check_solver, refuse_shards, solve
 from gradchain.types import ChainError, ChainWarning
 
@@ -114,6 +116,8 @@ class ChainOptimizer(Optimizer):
                 loss = closure()
         check_training(self)
         check_capture(self)
+        if not self.rules_checked:
+            warn_about_rules(self)
         if self.unsettled:
             settle(self)
         if self.accumulate == 1 and not torch.compiler.is_compiling():
@@ -124,7 +128,7 @@ class ChainOptimizer(Optimizer):
             refuse_shards(self, label)
             closure = needed(closure, self._solves)
         if self._perturbs:
-            ascend(self.jobs(), needed(closure, self._perturbs))
+            ascend(moving(self), needed(closure, self._perturbs))
             self._check()
         if self._only_prepares():
             self.rows()
@@ -143,7 +147,8 @@ class ChainOptimizer(Optimizer):
                 if self._solves and closure is not None:
                     solve(self, closure, loss)
                     self._check()
-                self._drive(self)
+                with resting(self):
+                    self._drive(self)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -198,6 +203,7 @@ class ChainOptimizer(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._prepare()
+        self.rules_checked = bool(self.state)  # the optimizer that this is a copy of has warned
         for group in self.param_groups:
             for key, value in self.binder.of(group).defaults.items():
                 group.setdefault(key, own(value))
@@ -234,7 +240,7 @@ class ChainOptimizer(Optimizer):
             self._names_found = True
 
     def _prepare(self) -> None:
-        self._names_found = False  # beyond what torch finds
+        self._names_found, self.rules_checked = False, False  # names beyond what torch finds; see rules
         self.unsettled: list[Any] = []  # see calls.gated
         self._perturbs = [link.label for link in self.chain.links if "perturbs" in link.traits]
         self._solves = [link.label for link in self.chain.links if "solves" in link.traits]

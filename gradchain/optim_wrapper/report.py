@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from gradchain.optim_wrapper.hyperparameters import BoundLink, name_in
+from gradchain.optim_wrapper.rules import members_of, taken
 from gradchain.optim_wrapper.shards import whole
 from gradchain.types import ParamInfo, SharedTransform
 
@@ -26,10 +27,14 @@ class Report:
     steps: tuple[int, int]  # fewest and most steps that a parameter has taken; (0, 0) before the first
     figures: dict[str, dict[str, dict[str, float]]]  # link -> figure -> parameter -> value after its last step
     findings: dict[str, dict[str, Any]]  # link -> finding -> what it says
+    labels: dict[str, dict[str, int]] = field(default_factory=lambda: {})  # of a partition -> parameters, elements
+    masked: dict[str, dict[str, int]] = field(default_factory=lambda: {})  # link -> parameters it works on, of
 
     def __str__(self) -> str:
         fewest, most = self.steps
         lines = [f"after {most} steps" if fewest == most else f"after {fewest} to {most} steps"]
+        lines += [f"{label}: {n['parameters']} parameters, {n['elements']:,} elements" for label, n in self.labels.items()]
+        lines += [f"{link}: works on {n['parameters']} of {n['of']} parameters" for link, n in self.masked.items()]
         rows = [[link, name, *_summary(values)] for link, all_of in self.figures.items() for name, values in all_of.items()]
         lines += _table([["link", "figure", "mean", "least", "most", "parameters"], *rows]) if rows else []
         for link, found in self.findings.items():
@@ -74,7 +79,22 @@ def report(optimizer: ChainOptimizer) -> Report:
             if isinstance(link.transform, SharedTransform) and (found := link.transform.findings(meeting)):
                 findings.setdefault(link.label, {}).update(found)
     figures = {label: figures[label] for label in sorted(figures, key=order.index)}
-    return Report((min(steps, default=0), max(steps, default=0)), figures, findings)
+    return Report((min(steps, default=0), max(steps, default=0)), figures, findings, *_counts(optimizer))
+
+
+def _counts(optimizer: ChainOptimizer) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
+    """How many parameters fall to each label of a partition, and on how many each link of masked() works."""
+    labels: dict[str, dict[str, int]] = {}
+    masked: dict[str, dict[str, int]] = {}
+    for label, chain in optimizer.chain.parts.items():
+        infos = members_of(optimizer, label)
+        if label:
+            labels[label] = {"parameters": len(infos), "elements": sum(info.param.numel() for info in infos)}
+        for link in chain.links if infos else ():
+            if link.only is not None:
+                place = f"{label}/{link.label}" if label else link.label
+                masked[place] = {"parameters": len(taken(link, infos)), "of": len(infos)}
+    return labels, masked
 
 
 def _read(values: Sequence[Tensor]) -> list[float]:

@@ -6,16 +6,17 @@ import argparse
 import ast
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gradchain.chains import Chain, presets
+from gradchain.chains import presets
+from gradchain.chains.partition import Recipe
 from gradchain.optim_wrapper.traffic import traffic_table
-from gradchain.studies.ablation import ablate
+from gradchain.studies.ablation import Run, ablate
 from gradchain.studies.catalogue import PRESETS, TRANSFORMS, summary, techniques
 from gradchain.studies.extras import needs
-from gradchain.studies.report import draw_curves, table, write_runs
+from gradchain.studies.report import draw_curves, run_line, table
 from gradchain.studies.tasks import TASKS
 from gradchain.types import ChainError
 
@@ -30,13 +31,30 @@ def _setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _preset(name: str, settings: Sequence[tuple[str, Any]] = ()) -> Chain:
+def _preset(name: str, settings: Sequence[tuple[str, Any]] = ()) -> Recipe:
     if name not in PRESETS:
         raise ChainError(f"no preset is named {name!r}; there are: {', '.join(PRESETS)}. Use one of these.")
     try:
         return getattr(presets, name)(**dict(settings))
     except TypeError as error:
         raise ChainError(f"{name}{inspect.signature(getattr(presets, name))}: {error}. Use these keywords.") from error
+
+
+def can_say(text: str) -> bool:
+    """Whether the terminal, or what output is piped to, has these characters."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def say(text: str) -> None:
+    """Print; characters that the terminal does not have become question marks."""
+    if not can_say(text):
+        encoding = sys.stdout.encoding
+        text = text.encode(encoding, errors="replace").decode(encoding)
+    print(text)
 
 
 def _list(_: argparse.Namespace) -> None:
@@ -46,13 +64,13 @@ def _list(_: argparse.Namespace) -> None:
         "tasks": {name: task.about for name, task in TASKS.items()},
     }
     for title, entries in groups.items():
-        print(f"{title}:")
+        say(f"{title}:")
         for name, about in entries.items():
-            print(f"  {name:<24} {about}")
+            say(f"  {name:<24} {about}")
 
 
 def _shards(_: argparse.Namespace) -> None:
-    print(traffic_table({name: kind() for name, kind in TRANSFORMS.items() if not _required(kind)}))
+    say(traffic_table({name: kind() for name, kind in TRANSFORMS.items() if not _required(kind)}))
 
 
 def _required(kind: type) -> bool:
@@ -61,11 +79,11 @@ def _required(kind: type) -> bool:
 
 
 def _techniques(_: argparse.Namespace) -> None:
-    print(techniques())
+    say(techniques())
 
 
 def _show(options: argparse.Namespace) -> None:
-    print(_preset(options.preset, options.set).describe())
+    say(_preset(options.preset, options.set).describe())
 
 
 def _ablate(options: argparse.Namespace) -> None:
@@ -79,13 +97,19 @@ def _ablate(options: argparse.Namespace) -> None:
     out = Path(options.out or f"ablation-{options.preset}-{task.name}")
     bar, *_ = [needs(module) for module in ("tqdm", "scipy.stats", "matplotlib.figure")]  # before the work, not after it
     out.mkdir(parents=True, exist_ok=True)
-    study = ablate(
-        chain, task, range(options.seeds), steps, options.preset, lambda runs: bar.tqdm(runs, unit="run", desc=options.preset)
-    )
-    write_runs(study, out / "runs.jsonl")
-    print(table(study))
+    with (out / "runs.jsonl").open("w", encoding="utf-8") as file:
+
+        def keep(run: Run, trained: Recipe) -> None:  # at once: what comes later may fail or be stopped
+            file.write(run_line(run, trained, options.preset, task, steps) + "\n")
+            file.flush()
+
+        def shown(runs: Iterable[Any]) -> Iterable[Any]:
+            return bar.tqdm(runs, unit="run", desc=options.preset)
+
+        study = ablate(chain, task, range(options.seeds), steps, options.preset, shown, keep)
+    say(table(study, plus_minus="±" if can_say("±") else "+-"))
     draw_curves(study, out / "curves.png")
-    print(f"Curves: {out / 'curves.png'}, raw numbers: {out / 'runs.jsonl'}.")
+    say(f"Curves: {out / 'curves.png'}, raw numbers: {out / 'runs.jsonl'}.")
 
 
 def _count(text: str) -> int:

@@ -10,30 +10,35 @@ from typing import Any
 
 import torch
 
-from gradchain.chains import Chain
-from gradchain.studies.ablation import FULL, Study
+from gradchain.chains.partition import Recipe
+from gradchain.studies.ablation import FULL, Run, Study, links_by_name
 from gradchain.studies.extras import needs
 from gradchain.studies.statistics import estimate, paired_difference
+from gradchain.studies.tasks import Task
 
 
 def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3g}"
 
 
+def _names(chain: Recipe) -> list[str]:
+    return [name for name, _ in links_by_name(chain)]
+
+
 def _title(study: Study, removed: str) -> str:
     """The link left out, and what had to go with it."""
     if removed == FULL:
         return "none (full chain)"
-    left = study.chains[removed].names
-    also = [name for name in study.chains[FULL].names if name not in left and name != removed]
+    left = _names(study.chains[removed])
+    also = [name for name in _names(study.chains[FULL]) if name not in left and name != removed]
     return f"{removed} (+ {', '.join(also)})" if also else removed
 
 
-def _row(study: Study, removed: str) -> list[str]:
+def _row(study: Study, removed: str, plus_minus: str) -> list[str]:
     metrics = study.metrics(removed)
     mean, error = estimate(metrics)
     diverged = sum(not math.isfinite(metric) for metric in metrics)
-    cells = [_title(study, removed), f"{_number(mean)} ± {_number(error)}"]
+    cells = [_title(study, removed), f"{_number(mean)} {plus_minus} {_number(error)}"]
     if removed == FULL:
         cells.append("")
     else:
@@ -42,10 +47,10 @@ def _row(study: Study, removed: str) -> list[str]:
     return [*cells, f"{diverged}/{len(metrics)}" if diverged else ""]
 
 
-def table(study: Study) -> str:
-    """One row per link left out."""
-    head = ["link removed", f"{study.task.metric} (± s.e.)", "difference to full [95 % interval]", "diverged"]
-    rows = [head, *(_row(study, removed) for removed in study.chains)]
+def table(study: Study, plus_minus: str = "±") -> str:
+    """One row per link left out; ``plus_minus`` stands before standard errors, "+-" where a terminal has ASCII alone."""
+    head = ["link removed", f"{study.task.metric} ({plus_minus} s.e.)", "difference to full [95 % interval]", "diverged"]
+    rows = [head, *(_row(study, removed, plus_minus) for removed in study.chains)]
     if not any(row[3] for row in rows[1:]):
         rows = [row[:3] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -54,34 +59,47 @@ def table(study: Study) -> str:
     lines.append(f"{study.preset} on {study.task.name}: {study.steps} steps, seeds {', '.join(map(str, study.seeds))}.")
     if any(run.diverged for run in study.runs):
         lines.append("Means leave out the runs that diverged, differences the seeds in which either run did.")
+    if failed := [run for run in study.runs if run.error]:
+        lines.append("Runs that failed count as diverged:")
+        lines += [f"  {_title(study, run.removed)}, seed {run.seed}: {run.error}" for run in failed]
     if study.skipped:
         lines.append("Not removed: " + ", ".join(f"{name} ({why})" for name, why in study.skipped.items()) + ".")
     return "\n".join(lines)
 
 
-def _hyperparameters(chain: Chain) -> dict[str, Any]:
-    return {key: getattr(link, field) for key, (link, field) in chain.hyperparameters.items()}
+def _hyperparameters(chain: Recipe) -> dict[str, Any]:
+    """By their keys in parameter groups; in a partition the label stands ahead."""
+    return {
+        f"{label}/{key}" if label else key: getattr(link, field)
+        for label, part in chain.parts.items()
+        for key, (link, field) in part.hyperparameters.items()
+    }
+
+
+def run_line(run: Run, chain: Recipe, preset: str, task: Task, steps: int) -> str:
+    """A run as a line of JSON, with the chain that it trained."""
+    line = {
+        "preset": preset,
+        "task": task.name,
+        "metric_name": task.metric,
+        "removed": run.removed or None,
+        "links": _names(chain),
+        "chain": repr(chain),
+        "hyperparameters": _hyperparameters(chain),
+        "seed": run.seed,
+        "steps": steps,
+        "metric": None if run.diverged else run.metric,  # JSON has no infinity
+        "curve": run.curve,
+        "error": run.error or None,
+        "torch": torch.__version__,
+    }
+    return json.dumps(line, default=repr)  # a schedule or a tensor as its repr
 
 
 def write_runs(study: Study, path: Path) -> None:
     """One JSON line per run."""
-    with path.open("w") as file:
-        for run in study.runs:
-            line = {
-                "preset": study.preset,
-                "task": study.task.name,
-                "metric_name": study.task.metric,
-                "removed": run.removed or None,
-                "links": study.chains[run.removed].names,
-                "chain": repr(study.chains[run.removed]),
-                "hyperparameters": _hyperparameters(study.chains[run.removed]),
-                "seed": run.seed,
-                "steps": study.steps,
-                "metric": None if run.diverged else run.metric,  # JSON has no infinity
-                "curve": run.curve,
-                "torch": torch.__version__,
-            }
-            file.write(json.dumps(line, default=repr) + "\n")  # a schedule or a tensor as its repr
+    lines = [run_line(run, study.chains[run.removed], study.preset, study.task, study.steps) for run in study.runs]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def draw_curves(study: Study, path: Path) -> None:

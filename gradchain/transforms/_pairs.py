@@ -3,8 +3,9 @@
 LoRA     peft lora_A, lora_B (also lora_embedding_A and _B); kohya lora_down, lora_up: the product B A
 LoKr     LyCORIS lokr_w1 or lokr_w1_a, lokr_w1_b; lokr_w2 or lokr_w2_a, lokr_w2_b, with lokr_t2 in between: W1 (x) W2
 
-A name ends in one of these, an adapter's name or a number may follow it, and ".weight"; case does not matter. What is
-left of the name must be the same for the factors of a pair. They may stand in different parameter groups.
+A name ends in one of these, an adapter's name or a number may follow it, and ".weight"; case does not matter, nor what
+wrappers of models add. What is left of the name must be the same for the factors of a pair. They may stand in different
+parameter groups.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from gradchain.transforms._names import bare
 from gradchain.types import ParamInfo
 
 PARTS = {  # last component of a name -> family, part
@@ -89,7 +91,7 @@ def told(infos: Sequence[ParamInfo], family: str) -> Mapping[str, Any]:
     else:
         pairs = [{"W1": [names[i] for i in w1], "W2": [names[i] for i in w2]} for w1, w2 in found.kronecker]
     misses = [f"{names[i]}: {why}" for kind, i, why in found.misses if kind == family]
-    return {key: value for key, value in {"pairs": pairs, "near misses": misses}.items() if value}
+    return {"pairs": pairs, "near misses": misses} if misses else {"pairs": pairs}
 
 
 def _pair(a: ParamInfo, b: ParamInfo) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def _pair(a: ParamInfo, b: ParamInfo) -> dict[str, Any]:
 
 def _parsed(name: str) -> tuple[str, str, str] | None:
     """Family, part, and what is left of the name."""
-    words = name.split(".")
+    words = bare(name).split(".")
     for i in range(len(words) - 1, max(-1, len(words) - 4), -1):
         if words[i].lower() in PARTS:
             rest = [word for word in words[i + 1 :] if word != "weight"]

@@ -101,8 +101,5 @@ class PublishedALoRA(_ALoRA):
     def findings(self, infos: Sequence[ParamInfo]) -> Mapping[str, Any]:
         infos = [*infos, *resting(infos)]
         pairs, alone = lora_pairs(infos)
-        found = {
-            "pairs": [{"A": infos[a].name, "B": infos[b].name} for a, b in pairs],
-            "B without a partner": [infos[i].name for i in alone],
-        }
-        return {key: value for key, value in found.items() if value}
+        found = {"pairs": [{"A": infos[a].name, "B": infos[b].name} for a, b in pairs]}
+        return {**found, "B without a partner": [infos[i].name for i in alone]} if alone else found

@@ -96,5 +96,4 @@ class PublishedLoKrScale(_LoKrScale):
     @override
     def findings(self, infos: Sequence[ParamInfo]) -> Mapping[str, Any]:
         infos = [*infos, *resting(infos)]
-        pairs = [{"w1": infos[i].name, "w2": infos[j].name} for i, j in lokr_groups(infos)]
-        return {"pairs": pairs} if pairs else {}
+        return {"pairs": [{"w1": infos[i].name, "w2": infos[j].name} for i, j in lokr_groups(infos)]}

@@ -11,7 +11,7 @@ from training import identical, param, snapshot, steps
 
 from gradchain import ChainError, ChainWarning, chain, partition, presets
 from gradchain import transforms as t
-from gradchain.chains import biases_and_norms, hidden_matrices, in_modules, matrices
+from gradchain.chains import biases_and_norms, in_modules, matrices
 
 BALL, ADAM = presets.sgd(lr=0.1, momentum=0.9), presets.adamw(lr=0.01)
 TWO = partition({"ball": BALL, "adam": ADAM}, by={"ball": matrices})
@@ -61,14 +61,6 @@ def test_groups_may_carry_their_labels():
         recipe.optimizer([a, b])
     with pytest.raises(ChainError, match=r"is labeled 'lion'; labels are: ball, adam. Give it one of these"):
         recipe.optimizer([{"params": [a], "label": "lion"}])
-
-
-def test_hidden_matrices_are_neither_embeddings_nor_heads():
-    p = param(3, 3)
-    hidden = ["0.3", "block.0.mlp.weight", "attention.head_proj.weight", "blocks.1.weight"]
-    others = ["wte.weight", "lm_head.weight", "tok_embeddings.weight", "a.embedding.weight", "head.weight", "pos_emb.weight"]
-    assert all(hidden_matrices(name, p) for name in hidden) and not any(hidden_matrices(name, p) for name in others)
-    assert not hidden_matrices("mlp.bias", param(3))
 
 
 def test_an_unnamed_model_is_split_by_shape():
@@ -302,7 +294,7 @@ def test_without_names_groups_are_matched_by_position_and_keep_their_label():
 
 
 def test_momentum_is_cycled_where_all_chains_keep_it_under_one_key():
-    cycle, net = torch.optim.lr_scheduler.OneCycleLR, [param(3, 2), param(3)]
+    cycle, net = torch.optim.lr_scheduler.OneCycleLR, [("a", param(3, 2)), ("b", param(3))]
     mixed = presets.muon_adamw().optimizer(net)
     before = [dict(group) for group in mixed.param_groups]
     with pytest.raises(ValueError, match="must support momentum or beta1 with `cycle_momentum`"):
@@ -323,7 +315,7 @@ def test_momentum_is_cycled_where_all_chains_keep_it_under_one_key():
 
 def test_beside_it_momentum_may_have_a_schedule_of_its_own():
     optimizer = presets.muon_adamw().optimizer(
-        [param(3, 2), param(3)], muon={"momentum": lambda step: 0.9 + 0.01 * min(step, 5)}
+        [("a", param(3, 2)), ("b", param(3))], muon={"momentum": lambda step: 0.9 + 0.01 * min(step, 5)}
     )
     torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=9, cycle_momentum=False)
     steps(optimizer, 3)

@@ -1,7 +1,9 @@
 """The command line, from end to end."""
 
+import io
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,8 @@ import pytest
 from table import PRESETS
 
 from gradchain import presets, transforms
-from gradchain.studies import TASKS
-from gradchain.studies.ablation import FULL, Run, Study, ablate, variants
+from gradchain.studies import TASKS, ablation, cli
+from gradchain.studies.ablation import FULL, Run, Study, ablate, train, variants
 from gradchain.studies.cli import main
 from gradchain.studies.report import table, write_runs
 
@@ -145,6 +147,70 @@ def test_a_folder_that_cannot_be_made_is_said_with_status_2(capsys, tmp_path):
     (tmp_path / "taken").touch()
     assert main(f"ablate adam --task quadratic --out {tmp_path / 'taken'}".split()) == 2
     assert "taken" in capsys.readouterr().err
+
+
+def printed_in(encoding, command, monkeypatch):
+    """What a command writes to a terminal of this encoding."""
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding, write_through=True))
+    assert main(command) == 0
+    return raw.getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_a_terminal_without_plus_minus_gets_plus_and_minus(encoding, monkeypatch, tmp_path):
+    command = f"ablate adam --task quadratic --seeds 2 --steps 2 --out {tmp_path}".split()
+    printed = printed_in(encoding, command, monkeypatch)
+    sign = "+-" if encoding == "ascii" else "±"
+    head, line, full, *_ = printed.splitlines()
+    assert f"({sign} s.e.)" in head and f" {sign} " in full
+    assert head.index("difference") == line.rindex("  ") + 2
+
+
+def test_other_characters_that_a_terminal_lacks_become_question_marks(monkeypatch):
+    monkeypatch.setattr(cli, "techniques", lambda: "naïve")
+    assert printed_in("ascii", ["techniques"], monkeypatch).strip() == "na?ve"
+
+
+@pytest.mark.slow
+def test_ablate_works_in_an_ascii_locale(tmp_path):
+    command = f"-m gradchain ablate muon_adamw --task quadratic --steps 5 --seeds 1 --out {tmp_path}".split()
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=plain)
+    assert done.returncode == 0, done.stderr
+    assert "adamw/moments (+ adamw/normalize)" in done.stdout
+
+
+def test_the_runs_are_written_before_the_table_and_the_curves_can_fail(monkeypatch, tmp_path, capsys):
+    def broken(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(cli, "draw_curves", broken)
+    assert main(f"ablate adam --task quadratic --seeds 1 --steps 2 --out {tmp_path}".split()) == 2
+    seen = capsys.readouterr()
+    assert "no space left" in seen.err and "none (full chain)" in seen.out
+    monkeypatch.setattr(cli, "table", broken)
+    assert main(f"ablate sgd --task quadratic --seeds 1 --steps 2 --out {tmp_path}".split()) == 2
+    lines = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {line["preset"] for line in lines} == {"sgd"} and lines[0]["metric"] is not None
+
+
+def test_runs_that_have_ended_are_written_when_training_is_stopped(monkeypatch, tmp_path):
+    class Stopped(BaseException):
+        """As KeyboardInterrupt."""
+
+    seen = []
+
+    def stopping(*arguments):
+        seen.append(arguments)
+        if len(seen) == 3:
+            raise Stopped
+        return train(*arguments)
+
+    monkeypatch.setattr(ablation, "train", stopping)
+    with pytest.raises(Stopped):
+        main(f"ablate adam --task quadratic --seeds 1 --steps 2 --out {tmp_path}".split())
+    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 2
 
 
 def test_every_run_that_diverges_is_counted():

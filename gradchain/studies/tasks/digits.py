@@ -31,8 +31,12 @@ class Digits:
 
     def loss(self) -> Tensor:
         """Cross entropy of a random batch."""
-        batch = torch.randint(len(self.train[1]), (BATCH,), generator=self.random)
-        return nn.functional.cross_entropy(self.net(self.train[0][batch]), self.train[1][batch])
+        self.batch = torch.randint(len(self.train[1]), (BATCH,), generator=self.random)
+        return self.again()
+
+    def again(self) -> Tensor:
+        """Cross entropy of the same batch."""
+        return nn.functional.cross_entropy(self.net(self.train[0][self.batch]), self.train[1][self.batch])
 
     @torch.no_grad()
     def metric(self) -> float:

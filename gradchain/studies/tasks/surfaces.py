@@ -24,6 +24,10 @@ class Surface:
     def loss(self) -> Tensor:
         return self.function(self.x)
 
+    def again(self) -> Tensor:
+        """There are no batches."""
+        return self.loss()
+
     @torch.no_grad()
     def metric(self) -> float:
         return float(self.function(self.x))

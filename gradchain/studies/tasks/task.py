@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 
 class Problem(Protocol):
-    """One instance of a task; the same seed gives the same start and the same batches."""
+    """One instance of a task; the same seed gives the same start and the same batches.
+
+    For chains that evaluate the loss several times in a step (SAM, L-BFGS) a problem also has a method ``again() -> Tensor``:
+    the loss on the batch of the last ``loss()``, at the parameters as they are now.
+    """
 
     def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]: ...
     def loss(self) -> Tensor: ...  # of the next training step; differentiable
