@@ -22,7 +22,7 @@ from gradchain.optim_wrapper.collectives import nothing_but_zeros
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row, check_flatten, refuse_flat_shards
 from gradchain.optim_wrapper.hyperparameters import Binder, check, common_defaults, name_in, scalar, with_rate
 from gradchain.optim_wrapper.modes import averages, check_training, set_mode
-from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, numbered, unpair
+from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, number, numbered, unpair
 from gradchain.optim_wrapper.report import Report, report
 from gradchain.optim_wrapper.solve import check_solver, refuse_shards, solve
 from gradchain.types import ChainError, ChainWarning, ParamInfo
@@ -201,7 +201,8 @@ class ChainOptimizer(Optimizer):
         earlier, g = self.param_groups, len(self.param_groups)
         names = found(group, g, self._guess)
         if names is not None and earlier and "param_names" in earlier[0] and (names or self._names_found):
-            group["param_names"] = names or [f"{g}.{i}" for i in range(len(group["params"]))]
+            group.update({"param_names": names} if names else {})
+            number(group, g)
         with_names = "param_names" in group or isinstance(next(iter(group["params"]), None), tuple)
         for empty in [other for other in (*earlier, group) if not other["params"]]:  # goes with either
             if with_names or any("param_names" in other for other in earlier):
