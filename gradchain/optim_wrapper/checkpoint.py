@@ -147,7 +147,8 @@ def plan(
     going_on(optimizer, groups, states)
     listed = {number for group in saved["param_groups"] for number in group["params"]}
     unused = (*found.unused, *(str(key) for key in saved["state"] if key not in listed))
-    report = LoadReport(*map(tuple, told[:3]), found.missing, unused, tuple(told.remarks))
+    kept, dropped, fresh, remarks = map(tuple, told)
+    report = LoadReport(kept, dropped, fresh, found.missing, unused, remarks)
     return report, states, groups
 
 

@@ -43,7 +43,7 @@ class NewState:
     def write(self) -> None:
         """Copy the values into the live tensors, all in one call."""
         if self._kept:
-            torch._foreach_copy_(self._kept, self._values)
+            torch._foreach_copy_(self._kept, self._values)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _memory(tensor: Tensor) -> int:

@@ -158,7 +158,7 @@ def _homes(mine: Names, place: Mapping[str, Place], live: Sequence[Group], old: 
     Where groups have no labels, each saved group is used once: if several live groups want the same one, each takes the one
     in its own place; live groups in which no name counts take those that are left, in order.
     """
-    found = [Counter(place[name][0] for name in names if name in place) for names in mine]
+    found = [Counter(place[name][0] for name in names if name is not None and name in place) for names in mine]
     if all("label" in group for group in live):
         return [_home_of_label(g, group["label"], found[g], old) for g, group in enumerate(live)]
     wanted = [counts.most_common(1)[0][0] if counts else None for counts in found]

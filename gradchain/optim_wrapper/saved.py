@@ -33,17 +33,15 @@ def normalized(saved: Any) -> dict[str, Any]:
     """
     if not isinstance(saved, Mapping):
         raise ChainError(f"this is no optimizer state: it is of type {_type(saved)}. {REMEDY}")
-    for part, kind, wanted in (("state", Mapping, "a dict"), ("param_groups", list | tuple, "a list")):
+    for part, kind, wanted in (("state", (Mapping,), "a dict"), ("param_groups", (list, tuple), "a list")):
         if part not in saved:
             found = ", ".join(map(repr, saved)) or "nothing"
             raise ChainError(f"this is no optimizer state: it has {found}, not {part!r}. {REMEDY}")
         if not isinstance(saved[part], kind):
             raise ChainError(f"the saved {part!r} must be {wanted}; found {_type(saved[part])}. {REMEDY}")
     groups = [_group(g, group) for g, group in enumerate(saved["param_groups"])]
-    states = {
-        key: _state(key, own)
-        for key, own in _keyed(saved["state"], {number for group in groups for number in group["params"]}).items()
-    }
+    numbers = {number for group in groups for number in group["params"]}
+    states = {key: _state(key, own) for key, own in _keyed(saved["state"], numbers).items()}
     return {**saved, "state": states, "param_groups": groups}
 
 
@@ -82,6 +80,14 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
@@ -91,12 +97,12 @@ def _are_words(value: Any) -> bool:
 
 
 BOOKKEEPING = {  # what the library keeps in groups besides hyperparameters
-    "label": (lambda value: isinstance(value, str), "a word"),
+    "label": (_is_word, "a word"),
     "param_names": (_are_words, "a list of names"),
     PLACEHOLDERS: (_are_words, "a list of names"),
     "scheduled": (_are_words, "a list of hyperparameters' names"),
     "scheduled_step": (_is_count, "a whole number in [0, inf)"),
-    MODE: (lambda value: isinstance(value, bool), "True or False"),
+    MODE: (_is_bool, "True or False"),
     SEEN: (_is_count, "a whole number in [0, inf)"),
 }
 
@@ -114,7 +120,7 @@ def _state(key: Any, own: Any) -> dict[str, Any]:
         raise ChainError(f"the saved state of parameter {key!r} must be a dict of tensors; found {_shown(own)}. {REMEDY}")
     if strange := [name for name in own if not isinstance(name, str)]:
         raise ChainError(f"the saved state of parameter {key!r} has the key {strange[0]!r}, which is no name. {REMEDY}")
-    return {RENAMED_STATE.get(name, name): value for name, value in own.items()}
+    return {RENAMED_STATE.get(name, name): value for name, value in cast("Mapping[str, Any]", own).items()}
 
 
 def readable(owner: str, key: str, saved: Any) -> Tensor:
