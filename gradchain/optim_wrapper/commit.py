@@ -69,7 +69,7 @@ class Before:
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer, self._attributes = optimizer, dict(vars(optimizer))
         groups: list[dict[str, Any]] = optimizer.param_groups
-        mutable: list[Any] = [groups, optimizer.state, *groups, *optimizer.state.values()]
+        mutable: list[Any] = [*self._attributes.values(), *groups, *optimizer.state.values()]
         mutable += [group["params"] for group in groups]
         self._contents = [(one, one.copy()) for one in mutable if isinstance(one, list | dict)]
         hooks = (optimizer._optimizer_load_state_dict_pre_hooks, optimizer._optimizer_load_state_dict_post_hooks)
