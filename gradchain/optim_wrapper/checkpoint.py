@@ -199,9 +199,11 @@ class Loading(NamedTuple):
     def _take(self, new: dict[str, Tensor], old: dict[str, Any], link: BoundLink) -> bool:
         """Move a link's state from the saved to the new one; False, and a state of its own, where it was not saved."""
         initial, since = fresh_state(link, self.param), f"{link.label}/since"
-        if isinstance(link.transform, FactoredSecondMoment):  # torch saves one half, and the other is empty
-            old |= {key: old.get(key, value) for key, value in initial.items() if value.numel() == 0}
-        if not initial.keys() <= old.keys():
+        missing = {key: value for key, value in initial.items() if key not in old}
+        if isinstance(link.transform, FactoredSecondMoment) and len(missing) < len(initial):
+            missing = {key: value for key, value in missing.items() if value.numel()}  # torch saves one half, the other is empty
+            old |= {key: value for key, value in initial.items() if key not in old and key not in missing}
+        if missing:
             new |= {**initial, since: new["step"].clone()}
             return False
         new |= {key: self._fit(key, old.pop(key), value) for key, value in initial.items()}

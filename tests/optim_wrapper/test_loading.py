@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from torch import nn
-from training import identical, param, steps
+from training import Everything, identical, param, steps
 
 from gradchain import ChainError, ChainWarning, chain, presets
 from gradchain import transforms as t
@@ -26,28 +26,6 @@ def trained(recipe=ADAM, *params, count=3, **options):
 
 def saved_by(optimizer):
     return copy.deepcopy(optimizer.state_dict())
-
-
-class Everything:
-    """All that loading may touch: which objects there are, and what they hold, to the bit."""
-
-    def __init__(self, optimizer):
-        self.optimizer, self.seen = optimizer, self.look(optimizer)
-        self.content = copy.deepcopy(self.seen)
-
-    @staticmethod
-    def look(optimizer):
-        groups = list(optimizer.param_groups)
-        params = [p for group in groups for p in group["params"]]
-        states = [dict(optimizer.state[p]) if p in optimizer.state else None for p in params]
-        return [dict(group) for group in groups], params, states, dict(optimizer.defaults), len(optimizer.state)
-
-    def unchanged(self):
-        now, (groups, params, states, *_) = self.look(self.optimizer), self.seen
-        same = all(a is b for a, b in zip(now[1], params, strict=True))
-        same &= all(a.get(k) is b[k] for a, b in zip(now[0], groups, strict=True) for k in b)
-        same &= all(a is b is None or all(a[k] is b[k] for k in b) for a, b in zip(now[2], states, strict=True))
-        return same and identical(now, self.content)
 
 
 def fails(optimizer, saved, complaint, error=ChainError, **options):
