@@ -10,6 +10,7 @@ import random
 import warnings
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
+from functools import cache
 
 import pytest
 import torch
@@ -53,6 +54,7 @@ SETUPS = {
     "named adam": Setup(presets.adamw(lr=0.1), named=True, split=1),
     "tensor rate": Setup(presets.adam(lr=0.1), options={"lr": torch.tensor(0.1)}),
     "nesterov": Setup(presets.sgd(lr=0.1, momentum=0.9, nesterov=True), split=2),
+    "eight bits": Setup(presets.cameamp_original_8bit(), split=1),
     "complex": Setup(presets.adam(lr=0.1), dtype=torch.complex64),
     "adafactor": Setup(presets.adafactor(), ODD),
     "came": Setup(presets.came(), ODD, named=True),
@@ -156,9 +158,7 @@ def strided(rng, saved, want):
 def counted_otherwise(rng, saved, want):
     _, own, _ = some_state(rng, saved, want)
     step = int(own["step"])
-    own["step"] = rng.choice(
-        [step, float(step), torch.tensor([step]), torch.tensor(step), torch.tensor(step, dtype=torch.int8)]
-    )
+    own["step"] = rng.choice([step, float(step), torch.tensor([step]), torch.tensor(step), torch.tensor(step).char()])
 
 
 def with_keys_of_others(rng, saved, want):
@@ -248,16 +248,14 @@ def a_value(rng, saved, want):
 def a_shape(rng, saved, want):
     _, own, wanted = some_state(rng, saved, want)
     key = rng.choice([key for key in sorted(wanted) if wanted[key].dim()] or ["step"])
-    own[key] = rng.choice(
-        [own[key].unsqueeze(0).expand(2, *own[key].shape), torch.cat([own[key].reshape(-1)] * 2 + [torch.ones(1)])]
-    )
+    longer = torch.cat([own[key].reshape(-1)] * 2 + [torch.ones(1)])
+    own[key] = rng.choice([own[key].unsqueeze(0).expand(2, *own[key].shape), longer])
 
 
 def a_count(rng, saved, want):
     own = some_state(rng, saved, want)[1]
-    own["step"] = rng.choice(
-        [float("nan"), float("inf"), -1, 0.5, torch.tensor(-2.0), torch.tensor([1.0, 2.0]), 1j * torch.ones(())]
-    )
+    wrong = [float("nan"), float("inf"), -1, 0.5, torch.tensor(-2.0), torch.tensor([1.0, 2.0]), 1j * torch.ones(())]
+    own["step"] = rng.choice(wrong)
 
 
 def no_count(rng, saved, want):
@@ -291,10 +289,8 @@ def a_pair(rng, saved, want):
 
 
 def an_entry(rng, saved, want):
-    key = rng.choice(
-        ["label", "param_names", "placeholder_names", "scheduled", "scheduled_step", "train_mode", "accumulated_calls"]
-    )
     wrong = {"label": 3, "scheduled_step": 0.5, "train_mode": 0, "accumulated_calls": -1}
+    key = rng.choice([*wrong, "param_names", "placeholder_names", "scheduled"])
     rng.choice(saved["param_groups"])[key] = wrong.get(key, rng.choice([3, [3], [None], "names"]))
 
 
@@ -338,22 +334,8 @@ def a_fraction_for_whole_numbers(rng, saved, want):
     own[rng.choice(whole)] = own[rng.choice(whole)].double() + 0.5
 
 
-WRONG = [
-    a_value,
-    a_shape,
-    a_count,
-    no_count,
-    a_key,
-    a_state,
-    a_rate,
-    a_pair,
-    an_entry,
-    the_params,
-    a_number,
-    the_groups,
-    the_parts,
-]
-WRONG.append(a_fraction_for_whole_numbers)
+WRONG = [a_value, a_shape, a_count, no_count, a_key, a_state, a_rate, a_pair, an_entry, the_params, a_number, the_groups]
+WRONG += [the_parts, a_fraction_for_whole_numbers]
 
 
 def mutated(rng, saved, want):
@@ -372,24 +354,26 @@ def mutated(rng, saved, want):
     return done
 
 
-def source(setup, rng):
-    """A run, what it saves, and what should come of it."""
-    params = setup.params()
-    optimizer = setup.optimizer(params)
-    absent = {rng.randrange(len(params))} if rng.random() < 0.3 else set()
-    train(params, optimizer, 3, absent=absent)
+@cache
+def run(name, absent):
+    """A run of which one parameter, or none, had no gradient: its parameters, and what it saves."""
+    setup = SETUPS[name]
+    optimizer = setup.optimizer(params := setup.params())
+    train(params, optimizer, 3, absent={absent})
     if setup.evaluating:
         optimizer.eval()
-    saved = copy.deepcopy(optimizer.state_dict())
-    numbers = {
-        id(p): number
-        for g, old in zip(optimizer.param_groups, saved["param_groups"], strict=True)
-        for p, number in zip(g["params"], old["params"], strict=True)
-    }
-    places = {i: numbers[id(p)] for i, p in enumerate(params)}
-    states = {i: dict(saved["state"].get(number, {})) for i, number in places.items()}
-    groups = [{key: value for key, value in group.items() if key != "params"} for group in saved["param_groups"]]
-    return params, copy.deepcopy(saved), Want(states, copy.deepcopy(groups), places)
+    numbers = {id(p): number for number, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    return params, optimizer.state_dict(), {i: numbers[id(p)] for i, p in enumerate(params)}
+
+
+def source(name, rng):
+    """The parameters of a run, what it saves, and what should come of it."""
+    absent = rng.choice([None, None, len(SETUPS[name].shapes) - 1])
+    params, state_dict, places = run(name, absent)
+    saved, kept = copy.deepcopy(state_dict), copy.deepcopy(state_dict)
+    states = {i: kept["state"].get(number, {}) for i, number in places.items()}
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in kept["param_groups"]]
+    return params, saved, Want(states, groups, dict(places))
 
 
 def check(setup, params, optimizer, report, want):
@@ -419,7 +403,7 @@ def check(setup, params, optimizer, report, want):
 def loaded(name, seed):
     """One mutated load; what became of it."""
     setup, rng = SETUPS[name], random.Random(seed)
-    saver, saved, want = source(setup, rng)
+    saver, saved, want = source(name, rng)
     done = mutated(rng, saved, want)
     params = setup.params(seed=0 if setup.shapes is PAIRS else 1)
     optimizer = setup.optimizer(params)
@@ -441,10 +425,16 @@ def loaded(name, seed):
     return "loaded"
 
 
+COUNTS = {name: 10 if setup.shapes is PAIRS else 30 for name, setup in SETUPS.items()}  # adapters take longest
+
+
 @pytest.mark.parametrize("name", SETUPS)
 def test_a_mutated_checkpoint_loads_right_or_changes_nothing(name):
-    torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ChainWarning)
-        found = Counter(loaded(name, f"{name} {i}") for i in range(30))
-    assert min(found["loaded"], found["refused"]) >= 6 and found.total() * len(SETUPS) >= 600
+        found = Counter(loaded(name, f"{name} {i}") for i in range(COUNTS[name]))
+    assert min(found["loaded"], found["refused"]) >= COUNTS[name] // 5
+
+
+def test_at_least_500_checkpoints_are_mutated():
+    assert sum(COUNTS.values()) >= 500
