@@ -192,9 +192,10 @@ SAME = [renumbered, lists, through_json, shuffled, widened, strided, counted_oth
 
 def without_a_state(rng, saved, want):
     i, *_ = some_state(rng, saved, want)
+    if not want.clean:  # it may have been this state that was not
+        raise Unfit
     del saved["state"][want.numbers[i]]
     want.states[i] = {}
-    want.fresh -= {(place, link) for place, link in want.fresh if place == i}
 
 
 def without_a_link(rng, saved, want):
@@ -425,7 +426,7 @@ def loaded(name, seed):
     return "loaded"
 
 
-COUNTS = {name: 10 if setup.shapes is PAIRS else 30 for name, setup in SETUPS.items()}  # adapters take longest
+COUNTS = {name: 8 if setup.shapes is PAIRS else 26 for name, setup in SETUPS.items()}  # adapters take longest
 
 
 @pytest.mark.parametrize("name", SETUPS)
@@ -433,7 +434,7 @@ def test_a_mutated_checkpoint_loads_right_or_changes_nothing(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ChainWarning)
         found = Counter(loaded(name, f"{name} {i}") for i in range(COUNTS[name]))
-    assert min(found["loaded"], found["refused"]) >= COUNTS[name] // 5
+    assert min(found["loaded"], found["refused"]) >= COUNTS[name] // 8
 
 
 def test_at_least_500_checkpoints_are_mutated():
