@@ -201,9 +201,7 @@ class Loading(NamedTuple):
         initial, since = fresh_state(link, self.param), f"{link.label}/since"
         missing = {key: value for key, value in initial.items() if key not in old}
         if isinstance(link.transform, FactoredSecondMoment) and len(missing) < len(initial):
-            missing = {
-                key: value for key, value in missing.items() if value.numel()
-            }  # torch saves one half, the other is empty
+            missing = {key: value for key, value in missing.items() if value.numel()}  # torch saves no empty half
             old |= {key: value for key, value in initial.items() if key not in old and key not in missing}
         if missing:
             new |= {**initial, since: new["step"].clone()}
