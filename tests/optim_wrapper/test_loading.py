@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,7 +11,6 @@ from training import Everything, identical, param, steps
 
 from gradchain import ChainError, ChainWarning, chain, presets
 from gradchain import transforms as t
-from gradchain.optim_wrapper import ChainOptimizer
 from gradchain.optim_wrapper.checkpoint import SEEN, SUM
 
 FREE = presets.schedule_free_adamw(lr=0.1)
@@ -351,9 +351,20 @@ def test_links_that_a_saved_name_calls_for_are_loaded():
     steps(optimizer)
 
 
-def test_a_pair_of_eps_of_a_link_is_its_own():
-    optimizer: ChainOptimizer = trained(presets.adafactor())
-    other = presets.adam().optimizer([param(4, 5), param(3)])
+@dataclass(frozen=True, kw_only=True)
+class TwoEps(t.FirstMoment):
+    eps: tuple[float, float] = (0.1, 0.2)
+
+
+def test_a_pair_of_eps_of_a_link_is_its_own_and_that_of_adafactor_is_split():
+    source = trained(chain(TwoEps(eps=(0.3, 0.4)), t.LearningRate(lr=0.1)))
+    other = trained(chain(TwoEps(), t.LearningRate(lr=0.1)))
+    assert other.load_state_dict(saved_by(source), strict=True).clean and other.param_groups[0]["eps"] == (0.3, 0.4)
+    saved = saved_by(trained(presets.adafactor()))
+    saved["param_groups"][0]["eps"] = [1e-20, 1e-4]
+    adafactor, adam = trained(presets.adafactor()), trained(ADAM)
+    assert adafactor.load_state_dict(saved, strict=True).clean
+    assert [adafactor.param_groups[0][key] for key in ("eps1", "eps2")] == [1e-20, 1e-4]
     with pytest.warns(ChainWarning, match="dropped: factored_second_moment"):
-        other.load_state_dict(saved_by(optimizer))
-    steps(other)
+        adam.load_state_dict(saved)
+    assert adam.param_groups[0]["eps"] == 1e-8
