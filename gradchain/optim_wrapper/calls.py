@@ -187,7 +187,9 @@ def settle(optimizer: ChainOptimizer) -> None:
 def check_options(accumulate: int, finite_gate: bool, links: Sequence[Transform[Any]]) -> None:
     """ChainError where an option does not fit, or does not go with a link."""
     if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
-        raise ChainError(f"accumulate must be a whole number in [1, inf); found {accumulate!r}. Pass the calls a step takes.")
+        raise ChainError(
+            f"accumulate must be a whole number in [1, inf); found {accumulate!r}. Pass the calls a step takes."
+        )
     if not isinstance(finite_gate, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ChainError(f"finite_gate must be a bool; found {finite_gate!r}. Pass True or False.")
     if accumulate > 1 and (found := [link.label for link in links if "perturbs" in link.traits]):
