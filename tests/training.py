@@ -34,3 +34,25 @@ def identical(a, b):
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(map(identical, a, b))
     return a == b
+
+
+class Everything:
+    """Which objects an optimizer has, and what they hold, to the bit."""
+
+    def __init__(self, optimizer):
+        self.optimizer, self.seen = optimizer, self.look(optimizer)
+        self.content = copy.deepcopy(self.seen)
+
+    @staticmethod
+    def look(optimizer):
+        groups = list(optimizer.param_groups)
+        params = [p for group in groups for p in group["params"]]
+        states = [dict(optimizer.state[p]) if p in optimizer.state else None for p in params]
+        return [dict(group) for group in groups], params, states, dict(optimizer.defaults), len(optimizer.state)
+
+    def unchanged(self):
+        now, (groups, params, states, *_) = self.look(self.optimizer), self.seen
+        same = all(a is b for a, b in zip(now[1], params, strict=True))
+        same &= all(a.get(k) is b[k] for a, b in zip(now[0], groups, strict=True) for k in b)
+        same &= all(a is b is None or all(a[k] is b[k] for k in b) for a, b in zip(now[2], states, strict=True))
+        return same and identical(now, self.content)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gradchain.optim_wrapper.commit import Before, NewState
 from gradchain.optim_wrapper.drivers import working
-from gradchain.optim_wrapper.foreign import differences, group_of, is_foreign, translated
-from gradchain.optim_wrapper.hyperparameters import BoundLink, check
-from gradchain.optim_wrapper.matching import matched
-from gradchain.optim_wrapper.numbers import counts
-from gradchain.optim_wrapper.shards import elements, layout_of, overwritten, placed, sharded_state
+from gradchain.optim_wrapper.foreign import differences, is_foreign, translated
+from gradchain.optim_wrapper.hyperparameters import BoundLink, name_in, without
+from gradchain.optim_wrapper.loaded_groups import going_on, in_evaluation, usable
+from gradchain.optim_wrapper.matching import Matched, matched
+from gradchain.optim_wrapper.saved import MODE, SUM, count, normalized, readable, refuse_repeated
+from gradchain.optim_wrapper.saved import SEEN as SEEN
+from gradchain.optim_wrapper.shards import elements, layout_of, placed, sharded_state
 from gradchain.optim_wrapper.traffic import refuse_flattened
 from gradchain.transforms import FactoredSecondMoment
 from gradchain.types import ChainError
@@ -24,8 +27,11 @@ if TYPE_CHECKING:
     from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
 
-SUM = "accumulate/sum"  # key of a parameter's state: the gradients of the calls that have made no step yet
-SEEN = "accumulated_calls"  # in the groups: the number of these calls
+HELD = "/held"  # ends the key of the training value that evaluation has put aside, see modes
+PUT_ASIDE = (
+    "it was saved in evaluation, and training goes on from the parameters as they stand, which is from the average where they "
+    "were saved with it; the training values that were put aside are dropped"
+)
 
 
 class LoadReport(NamedTuple):
@@ -76,98 +82,167 @@ def _own(value: Any) -> Any:
     return value.clone()
 
 
-def _numbered(optimizer: ChainOptimizer, saved: Mapping[str, Any]) -> Iterator[tuple[int, Tensor, Sequence[BoundLink], Any]]:
-    """(saved number, parameter, its links, saved group) for every parameter; torch complains where the numbers do not match."""
-    for g, (group, old) in enumerate(zip(optimizer.param_groups, saved["param_groups"], strict=False)):
-        for i, (number, param) in enumerate(zip(old["params"], group["params"], strict=False)):
-            yield number, param, optimizer.links_at(g, i), old
-
-
-def _fit(name: str, key: str, saved: Any, wanted: Tensor) -> Tensor:
-    """A saved tensor in the shape and dtype of the live one."""
-    if not isinstance(saved, Tensor | int | float):
-        found = type(saved).__name__
-        raise ChainError(f"saved state {key!r} of parameter {name!r} is of type {found}, not a tensor. Load a checkpoint.")
-    value = torch.as_tensor(saved).detach()
-    value = placed(elements(value) if value.is_complex() else value, wanted)
-    if value.numel() != wanted.numel() or (value.dim() > 1 and value.shape != wanted.shape):
-        raise ChainError(
-            f"saved state {key!r} of parameter {name!r} has shape {tuple(value.shape)}, "
-            f"the optimizer needs {tuple(wanted.shape)}. "
-            "Load a checkpoint of the same model, with the parameters in the same order."
-        )
-    return value.reshape(wanted.shape).to(wanted.dtype)
-
-
 def load(optimizer: ChainOptimizer, state_dict: Mapping[str, Any], strict: bool) -> LoadReport:
-    """torch's loading, with its hooks, around our own treatment of the states."""
-    if not isinstance(state_dict, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-        found = type(state_dict).__name__
-        raise ChainError(f"this is no optimizer state: it is of type {found}. Pass what state_dict() returned.")
-    plans: list[Plan] = []
-    live = dict(optimizer.state)
+    """torch's loading, with its hooks, around our own treatment of the states; nothing has changed when it raises."""
+    plans: list[tuple[LoadReport, NewState]] = []
 
-    def capture(_: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-        plans.append(plan(optimizer, saved, strict))
-        return {**saved, "state": {}, "param_groups": plans[0].groups}  # torch would cast states to their parameter's dtype
+    def capture(_: Optimizer, saved: Any) -> dict[str, Any]:
+        saved = normalized(saved)
+        found = matched(optimizer.param_groups, saved["param_groups"])
+        if found is None:
+            return saved  # torch says which numbers do not match
+        refuse_repeated(saved["param_groups"])
+        report, states, groups = plan(optimizer, saved, found)
+        if strict and not report.clean:
+            raise ChainError(f"the state was saved by another chain ({report}). Pass strict=False to keep what fits.")
+        plans.append((report, NewState(optimizer.state, states)))
+        return {**saved, "state": {}, "param_groups": groups}  # torch would cast states to their parameter's dtype
 
     def fill(_: Optimizer) -> None:
-        optimizer.state.update({p: settle(live.get(p, {}), new, p) for p, new in plans[0].states.items()})
+        optimizer.state.update(plans[0][1].states)
+        plans[0][1].write()
 
+    if not isinstance(state_dict, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        _ = normalized(state_dict)
+    before = Before(optimizer)
     hooks = (
         optimizer.register_load_state_dict_pre_hook(capture),
         optimizer.register_load_state_dict_post_hook(fill, prepend=True),
     )
     try:
         Optimizer.load_state_dict(optimizer, dict(state_dict))
+    except BaseException:
+        before.restore()
+        raise
     finally:
         for hook in hooks:
             hook.remove()
-    return plans[0].report
+    return plans[0][0]
 
 
-class Plan(NamedTuple):
-    """What loading would give, worked out before anything changes."""
+class Findings(NamedTuple):
+    """What a LoadReport tells, while it is found: each thing once, in the order in which it is found."""
 
-    report: LoadReport
-    states: dict[Tensor, dict[str, Tensor]]
-    groups: list[Any]
+    kept: dict[str, None]
+    dropped: dict[str, None]
+    fresh: dict[str, None]
+    remarks: dict[str, None]
 
 
-def plan(optimizer: ChainOptimizer, saved: Mapping[str, Any], strict: bool) -> Plan:
-    """What loading would give; ChainError where it cannot work."""
-    for part in ("state", "param_groups"):
-        if part not in saved:
-            found = ", ".join(map(repr, saved)) or "nothing"
-            raise ChainError(f"this is no optimizer state: it has {found}, not {part!r}. Pass what state_dict() returned.")
-    found = matched(optimizer.param_groups, {**saved, "param_groups": [group_of(g) for g in saved["param_groups"]]})
-    for group in found.saved["param_groups"]:
-        check(optimizer.chain, group)
-    kept, dropped, fresh, remarks = dict[str, None](), dict[str, None](), dict[str, None](), dict[str, None]()
+def plan(
+    optimizer: ChainOptimizer, saved: Mapping[str, Any], found: Matched
+) -> tuple[LoadReport, dict[Tensor, dict[str, Tensor]], list[Any]]:
+    """What loading gives: report, state by parameter, groups; ChainError where it cannot work. Nothing changes."""
+    told = Findings({}, {}, {}, {})
+    evaluating = in_evaluation(saved["param_groups"])
+    groups = [usable(optimizer, group, evaluating) for group in found.groups]
     states: dict[Tensor, dict[str, Tensor]] = {}
-    for number, param, links, group in _numbered(optimizer, found.saved):
-        old = dict(saved["state"].get(number, {}))
+    for g, (group, live) in enumerate(zip(groups, optimizer.param_groups, strict=True)):
+        known = optimizer.binder.of(group)
+        bound = known.bind({**known.defaults, **group})
+        for i, (number, param) in enumerate(zip(group["params"], live["params"], strict=True)):
+            name = name_in(group, g, i)
+            known.check_owners(absent := known.absent(name, param), name)
+            if old := saved["state"].get(number):
+                loading = Loading(optimizer, param, name, without(bound, absent), group, evaluating, told)
+                states[param] = loading.state(dict(old), found.moved.get(number))
+    going_on(optimizer, groups, states)
+    listed = {number for group in saved["param_groups"] for number in group["params"]}
+    unused = (*found.unused, *(str(key) for key in saved["state"] if key not in listed))
+    kept, dropped, fresh, remarks = map(tuple, told)
+    report = LoadReport(kept, dropped, fresh, found.missing, unused, remarks)
+    return report, states, groups
+
+
+class Loading(NamedTuple):
+    """A parameter whose state is loaded: its links as they run afterwards, and what is told of it."""
+
+    optimizer: ChainOptimizer
+    param: Tensor
+    name: str
+    links: Sequence[BoundLink]
+    group: Mapping[str, Any]
+    evaluating: bool  # it was saved while parameters held their average
+    told: Findings
+
+    def state(self, old: dict[str, Any], then: str | None) -> dict[str, Tensor]:
+        """Its new state from the saved one, which is used up; ``then``: the label under which it was saved, where another."""
+        told = self.told
         if is_foreign(old):
-            old = translated(old, links)
-            remarks |= dict.fromkeys(differences(group, links))
-        if not old:
-            continue
-        name = optimizer.name_of(param)
-        old, left = _brought(old, then := found.moved.get(number), optimizer)
-        remarks |= {f"{name} was saved under {then!r}{' and starts afresh' * bool(left)}": None} if then else {}
-        new = {"step": host_step(_fit(name, "step", old.pop("step", 0.0), host_step()))}
-        for link in links:
-            if _take(new, old, link, param, name):
-                kept |= {link.label: None} if link.state_keys else {}
-            else:
-                fresh[link.label] = None
-        new |= _collected(optimizer, old, param, name)
-        dropped |= dict.fromkeys(key.rpartition("/")[0] or key for key in (*left, *old))
-        states[param] = new
-    report = LoadReport(tuple(kept), tuple(dropped), tuple(fresh), found.missing, found.unused, tuple(remarks))
-    if strict and not report.clean:
-        raise ChainError(f"the state was saved by another chain ({report}). Pass strict=False to keep what fits.")
-    return Plan(report, states, _as_it_goes_on(_with_schedules(optimizer, found.saved), states))
+            old = translated(old, self.links)
+            told.remarks.update(dict.fromkeys(differences(self.group, self.links)))
+        old, left = _brought(old, then, self.optimizer)
+        if then:
+            told.remarks[f"{self.name} was saved under {then!r}{' and starts afresh' * bool(left)}"] = None
+        counted = "step" in old
+        new = {"step": host_step(count(self.owner, "step", old.pop("step", 0)))}
+        for link in self.links:
+            if not self._take(new, old, link):
+                told.fresh[link.label] = None
+            elif link.state_keys:
+                told.kept[link.label] = None
+                if not counted:
+                    raise ChainError(
+                        f"the saved state of {self.owner} has no 'step'. Load a checkpoint with its count of steps."
+                    )
+        self._take_held(new, old)
+        if SUM in old and self.optimizer.accumulate > 1:
+            new[SUM] = self._fit(SUM, old.pop(SUM), working(self.param))
+        told.dropped.update(dict.fromkeys(key.rpartition("/")[0] or key for key in (*left, *old)))
+        if self.evaluating and any(key.endswith(HELD) for key in (*left, *old)):
+            told.remarks[PUT_ASIDE] = None
+        return new
+
+    @property
+    def owner(self) -> str:
+        """The parameter in messages."""
+        return f"parameter {self.name!r}"
+
+    def _take(self, new: dict[str, Tensor], old: dict[str, Any], link: BoundLink) -> bool:
+        """Move a link's state from the saved to the new one; False, and a state of its own, where it was not saved."""
+        initial, since = fresh_state(link, self.param), f"{link.label}/since"
+        missing = {key: value for key, value in initial.items() if key not in old}
+        if isinstance(link.transform, FactoredSecondMoment) and len(missing) < len(initial):
+            missing = {key: value for key, value in missing.items() if value.numel()}  # torch saves no empty half
+            old |= {key: value for key, value in initial.items() if key not in old and key not in missing}
+        if missing:
+            new |= {**initial, since: new["step"].clone()}
+            return False
+        new |= {key: self._fit(key, old.pop(key), value) for key, value in initial.items()}
+        if since in old:
+            new[since] = host_step(count(self.owner, since, old.pop(since)))
+        return True
+
+    def _take_held(self, new: dict[str, Tensor], old: dict[str, Any]) -> None:
+        """Keep the training value that evaluation has put aside, see modes: under its link, or the one average there is now."""
+        held = [key for key in old if key.endswith(HELD)]
+        for link in self.links if self.group.get(MODE) is False else ():
+            if "averages" in link.transform.traits and held:
+                key = own if (own := link.label + HELD) in old else held[0]
+                new[own] = self._fit(key, old.pop(key), fresh_state(link, self.param)[link.state_keys[0]])
+
+    def _fit(self, key: str, saved: Any, wanted: Tensor) -> Tensor:
+        """A saved tensor in the shape and dtype of the live one."""
+        value = readable(self.owner, key, saved)
+        value = placed(elements(value) if value.is_complex() else value, wanted)
+        single = value.numel() == wanted.numel() == 1 and max(value.dim(), wanted.dim()) == 1
+        if value.shape != wanted.shape and not single:
+            raise ChainError(
+                f"saved state {key!r} of {self.owner} has shape {tuple(value.shape)}, "
+                f"the optimizer needs {tuple(wanted.shape)}. "
+                "Load a checkpoint of the same model, with the parameters in the same order."
+            )
+        cast = value.reshape(wanted.shape).to(wanted.dtype)
+        if (
+            value.is_floating_point()
+            and not wanted.is_floating_point()
+            and not bool((cast == value.reshape(wanted.shape)).all())
+        ):
+            raise ChainError(
+                f"saved state {key!r} of {self.owner} has dtype {value.dtype} and values that {wanted.dtype}, in which the "
+                "optimizer keeps it, does not have. Load a checkpoint that keeps each tensor's dtype."
+            )
+        return cast
 
 
 def _brought(old: dict[str, Any], label: str | None, optimizer: ChainOptimizer) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -178,52 +253,3 @@ def _brought(old: dict[str, Any], label: str | None, optimizer: ChainOptimizer) 
     if label not in optimizer.chain.parts:
         return old, {}
     return {key: old[key] for key in ("step", SUM) if key in old}, {k: v for k, v in old.items() if k not in ("step", SUM)}
-
-
-def _collected(optimizer: ChainOptimizer, old: dict[str, Any], param: Tensor, name: str) -> dict[str, Tensor]:
-    """The saved sum of gradients of calls that have made no step yet, where the optimizer collects."""
-    return {SUM: _fit(name, SUM, old.pop(SUM), working(param))} if SUM in old and optimizer.accumulate > 1 else {}
-
-
-def _as_it_goes_on(groups: Sequence[Any], states: Mapping[Tensor, Mapping[str, Tensor]]) -> list[Any]:
-    """The groups, with no calls counted where their gradients are not there."""
-    collected = any(SUM in state for state in states.values())
-    return [group if collected or SEEN not in group else {**group, SEEN: 0} for group in groups]
-
-
-def _take(new: dict[str, Tensor], old: dict[str, Any], link: BoundLink, param: Tensor, name: str) -> bool:
-    """Move a link's state from the saved to the new one; False, and a state of its own, where it was not saved."""
-    initial, since = fresh_state(link, param), f"{link.label}/since"
-    if isinstance(link.transform, FactoredSecondMoment):  # torch saves one half, and the other is empty
-        old |= {key: old.get(key, value) for key, value in initial.items() if value.numel() == 0}
-    if not initial.keys() <= old.keys():
-        new |= {**initial, since: new["step"].clone()}
-        return False
-    new |= {key: _fit(name, key, old.pop(key), value) for key, value in initial.items()}
-    if (held := f"{link.label}/held") in old:  # what evaluation has put aside, see modes
-        new[held] = _fit(name, held, old.pop(held), initial[link.state_keys[0]])
-    if since in old:
-        new[since] = host_step(_fit(name, since, old.pop(since), host_step()))
-    return True
-
-
-def _with_schedules(optimizer: ChainOptimizer, saved: Mapping[str, Any]) -> list[Any]:
-    """The saved groups; one saved without the schedules that rule the live group goes on with them from its step count."""
-    groups = list(saved["param_groups"])
-    for i, (live, old) in enumerate(zip(optimizer.param_groups, groups, strict=False)):
-        if "scheduled" in live and "scheduled" not in old:
-            steps = [int(saved["state"].get(number, {}).get("step", 0)) for number in old["params"]]
-            groups[i] = {**old, "scheduled": live["scheduled"], "scheduled_step": max(steps, default=0)}
-    return groups
-
-
-def settle(live: Mapping[str, Tensor], new: Mapping[str, Tensor], param: Tensor) -> dict[str, Tensor]:
-    """The state to go on with: copied into the live tensors where they fit, never the saved tensors themselves."""
-    settled: dict[str, Tensor] = {}
-    for key, value in new.items():
-        old = live.get(key)
-        if old is not None and old.shape == value.shape and old.dtype == value.dtype:
-            settled[key] = overwritten(old, value)
-        else:
-            settled[key] = value.clone() if counts(key) else value.detach().clone().to(param.device)
-    return settled

@@ -79,6 +79,8 @@ def set_mode(optimizer: ChainOptimizer, training: bool) -> None:
 def _swap(param: Tensor, state: dict[str, Tensor], link: BoundLink, training: bool) -> None:
     view, (held,) = view_of(param), held_by(link).state_keys
     if training:
+        if held not in state:  # it was loaded from a run that had put nothing aside
+            return
         value = view(state.pop(held))
     else:
         state.update(fresh_state(held_by(link), param))

@@ -14,7 +14,7 @@ Names may also be given later, with ``ChainOptimizer.bind_names()``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, ValuesView
+from collections.abc import Iterable, Mapping, Sequence, ValuesView
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 
 from gradchain.types import ChainError
+
+PLACEHOLDERS = "placeholder_names"  # in a group: those of its ``param_names`` that no caller gave; checkpoints keep them
 
 
 def as_groups(params: Any) -> Any:
@@ -31,10 +33,35 @@ def as_groups(params: Any) -> Any:
     return params
 
 
+def number(group: dict[str, Any], g: int) -> None:
+    """Give the parameters of the g-th group their places as names, where they have none."""
+    if "param_names" not in group:
+        places = [f"{g}.{i}" for i in range(len(group["params"]))]
+        group["param_names"] = places
+        mark(group, places)
+
+
 def numbered(groups: Sequence[dict[str, Any]]) -> None:
     """Gives the groups without names their numbers as names; torch wants all groups with names, or none."""
     for g, group in enumerate(groups):
-        group.setdefault("param_names", [f"{g}.{i}" for i in range(len(group["params"]))])
+        number(group, g)
+
+
+def mark(group: dict[str, Any], placeholders: Iterable[str]) -> None:
+    """Note in the group which of its names are placeholders; a group without any has no such entry."""
+    if listed := sorted(placeholders):
+        group[PLACEHOLDERS] = listed
+    else:
+        group.pop(PLACEHOLDERS, None)
+
+
+def given_names(group: Mapping[str, Any]) -> list[str | None]:
+    """For each parameter of a group the name that a caller gave it; None where it has a placeholder, or no name."""
+    names, count = group.get("param_names"), len(group["params"])
+    if names is None or len(names) != count:
+        return [None] * count
+    placeholders = set(group.get(PLACEHOLDERS, ()))
+    return [None if name in placeholders else name for name in names]
 
 
 def found(group: dict[str, Any], g: int, guess: bool) -> list[str] | None:
@@ -53,13 +80,17 @@ def found(group: dict[str, Any], g: int, guess: bool) -> list[str] | None:
         _ = _checked(group["param_names"], len(tensors), g, "param_names")
         return None
     if isinstance(group.get("named"), list | tuple):
-        return _checked(group["named"], len(tensors), g, "named")
+        names = _checked(group["named"], len(tensors), g, "named")
+        mark(group, set(group.get(PLACEHOLDERS, ())).intersection(names))  # found by structure before the group was split
+        return names
     if keys is not None:
         return _checked(list(keys), len(tensors), g, "params")
     attributes: list[Any] = [getattr(param, "param_name", None) for param in tensors]
     if tensors and None not in attributes:
         return _checked(attributes, len(tensors), g, "param_name")
-    return _structure(tensors, g) if guess else []
+    names = _structure(tensors, g) if guess else []
+    mark(group, names)
+    return names
 
 
 def unpair(group: dict[str, Any]) -> None:
@@ -90,9 +121,13 @@ def bind(groups: Sequence[dict[str, Any]], named_parameters: Iterable[tuple[str,
         )
     numbered(groups)
     for group in groups:
-        group["param_names"] = [
-            names.get(id(param), old) for param, old in zip(group["params"], group["param_names"], strict=True)
-        ]
+        pairs = list(zip(group["params"], group["param_names"], strict=True))
+        known = given_names(group)
+        group["param_names"] = [names.get(id(param), old) for param, old in pairs]
+        mark(
+            group,
+            (old for (param, old), name in zip(pairs, known, strict=True) if name is None and id(param) not in names),
+        )
 
 
 def _checked(names: Sequence[Any], count: int, g: int, source: str) -> list[str]:

@@ -23,7 +23,7 @@ from gradchain.optim_wrapper.frozen import moving, resting
 from gradchain.optim_wrapper.hyperparameters import Binder, check, common_defaults, name_in, own, with_rate
 from gradchain.optim_wrapper.mode import foreign_mode, import_dynamo, own_mode
 from gradchain.optim_wrapper.modes import averages, check_training, set_mode
-from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, numbered, unpair
+from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, number, numbered, unpair
 from gradchain.optim_wrapper.parameters import Links, ParameterTable
 from gradchain.optim_wrapper.report import Report, report
 from gradchain.optim_wrapper.rules import warn_about_rules
@@ -227,7 +227,8 @@ class ChainOptimizer(Optimizer):
         earlier, g = self.param_groups, len(self.param_groups)
         names = found(group, g, self._guess)
         if names is not None and earlier and "param_names" in earlier[0] and (names or self._names_found):
-            group["param_names"] = names or [f"{g}.{i}" for i in range(len(group["params"]))]
+            group.update({"param_names": names} if names else {})
+            number(group, g)
         with_names = "param_names" in group or isinstance(next(iter(group["params"]), None), tuple)
         for empty in [other for other in (*earlier, group) if not other["params"]]:  # goes with either
             if with_names or any("param_names" in other for other in earlier):

@@ -16,6 +16,7 @@ from gradchain.optim_wrapper.drivers.loop import Row
 from gradchain.optim_wrapper.drivers.program import placed
 from gradchain.optim_wrapper.drivers.watch import same_objects
 from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, name_in, own, scalar, without
+from gradchain.optim_wrapper.names import PLACEHOLDERS, mark
 from gradchain.types import ParamInfo
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Seen(NamedTuple):
     group: dict[str, Any]
     params: list[Tensor]
     names: list[str] | None
+    placeholders: frozenset[str]  # among the names
     label: str
 
     def is_still(self, group: Mapping[str, Any], label: str) -> bool:
@@ -75,7 +77,7 @@ class ParameterTable:
         self._bound.clear()
         self._live.clear()
         self._seen = [
-            Seen(group, list(group["params"]), _copied(group.get("param_names")), label)
+            Seen(group, list(group["params"]), _copied(group.get("param_names")), frozenset(group.get(PLACEHOLDERS, ())), label)
             for group, label in zip(groups, labels, strict=True)
         ]
 
@@ -90,13 +92,17 @@ class ParameterTable:
             return
         kept = {id(param): _name_of(before[id(param)]) for param in params if id(param) in before}
         taken = {name for name in kept.values() if name is not None}
+        placeholders = {name for seen, _ in before.values() for name in seen.placeholders}
         renamed: list[str] = []
         for i, param in enumerate(params):
             name = kept.get(id(param))
             if name is None:  # new: it takes the place, and the name, of the one that it replaces
-                name = names[i] if i < len(names) and names[i] not in taken else f"{g}.{i}"
+                replaces = i < len(names) and names[i] not in taken
+                name = names[i] if replaces else f"{g}.{i}"
+                placeholders |= set() if replaces else {name}
             renamed.append(name)
         group["param_names"] = renamed
+        mark(group, placeholders.intersection(renamed))
 
     def _relabel(
         self, optimizer: ChainOptimizer, group: dict[str, Any], label: str, before: Mapping[int, tuple[Seen, int]]

@@ -106,11 +106,3 @@ def placed(value: Tensor, like: Tensor) -> Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
-
-
-def overwritten(old: Tensor, value: Tensor) -> Tensor:
-    """The live tensor, with the value copied into it."""
-    if is_sharded(old) and is_sharded(value) and value.placements != old.placements:
-        value = value.redistribute(old.device_mesh, old.placements)
-    local(old).copy_(local(value))
-    return old
