@@ -129,6 +129,7 @@ class Transform(ABC, Generic[S]):
     writes: ClassVar[frozenset[str]] = frozenset({"update"})
     traits: ClassVar[frozenset[str]] = frozenset()  # what lints and drivers look at, e.g. "normalizes"; see chains.lints
     off: ClassVar[Mapping[str, float]] = {}  # field -> value at which the link does nothing
+    idle: ClassVar[Mapping[str, float]] = {}  # field -> value at which the link does nothing and needs no state: it is left out
     alias: ClassVar[str] = ""  # its name in a chain, where the class name in snake case would not do (LoRA: lo_ra)
     removable: ClassVar[bool] = True  # False where leaving the link out makes no sense in an ablation
     settings: ClassVar[tuple[str, ...]] = ("window", "only", "scope", "name")  # fields that parameter groups do not hold
@@ -142,7 +143,7 @@ class Transform(ABC, Generic[S]):
         for field in fields(self):
             value = getattr(self, field.name)
             hint = field_hints(type(self))[field.name]
-            object.__setattr__(self, field.name, checked(f"{self.label!r}", field.name, value, hint))
+            object.__setattr__(self, field.name, checked(f"{self.label!r}", field.name, value, hint, field.default))
         start, stop = self.window
         if stop is not None and stop <= start:
             raise ChainError(f"{self.label!r}: a window ends after it starts; found {self.window!r}. Pass start < stop.")

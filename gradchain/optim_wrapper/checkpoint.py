@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gradchain.optim_wrapper.drivers import working
-from gradchain.optim_wrapper.foreign import differences, group_of, is_foreign, translated
+from gradchain.optim_wrapper.foreign import group_of, is_foreign, translated
+from gradchain.optim_wrapper.group_keys import other_rules
 from gradchain.optim_wrapper.hyperparameters import BoundLink, check
 from gradchain.optim_wrapper.matching import matched
 from gradchain.optim_wrapper.numbers import counts
@@ -74,11 +75,23 @@ def _own(value: Any) -> Any:
     return value.clone()
 
 
-def _numbered(optimizer: ChainOptimizer, saved: Mapping[str, Any]) -> Iterator[tuple[int, Tensor, Sequence[BoundLink], Any]]:
-    """(saved number, parameter, its links, saved group) for every parameter; torch complains where the numbers do not match."""
+def joined(state: Mapping[str, Any], links: Sequence[BoundLink], param: Tensor) -> dict[str, Tensor]:
+    """The state of links that begin to work on a parameter with a state: they count their steps from here."""
+    made: dict[str, Tensor] = {}
+    for link in links:
+        if link.state_keys and link.state_keys[0] not in state:
+            made |= {**fresh_state(link, param), f"{link.label}/since": state["step"].clone()}
+    return made
+
+
+Numbered = tuple[int, Tensor, tuple[Sequence[BoundLink], frozenset[str]], Any]
+
+
+def _numbered(optimizer: ChainOptimizer, saved: Mapping[str, Any]) -> Iterator[Numbered]:
+    """(saved number, parameter, its links and the idle ones of them, saved group); torch complains of numbers that do not match."""
     for g, (group, old) in enumerate(zip(optimizer.param_groups, saved["param_groups"], strict=False)):
         for i, (number, param) in enumerate(zip(old["params"], group["params"], strict=False)):
-            yield number, param, optimizer.links_at(g, i), old
+            yield number, param, optimizer.links_to_load(g, i, old), old
 
 
 def _fit(name: str, key: str, saved: Any, wanted: Tensor) -> Tensor:
@@ -143,13 +156,16 @@ def plan(optimizer: ChainOptimizer, saved: Mapping[str, Any], strict: bool) -> P
         check(optimizer.chain, group)
     kept, dropped, fresh, remarks = dict[str, None](), dict[str, None](), dict[str, None](), dict[str, None]()
     states: dict[Tensor, dict[str, Tensor]] = {}
-    for number, param, links, group in _numbered(optimizer, found.saved):
+    for group in found.saved["param_groups"]:
+        keys = other_rules(optimizer.chain.parts[optimizer.chain.label_of(group)], group)
+        remarks |= {f"it was saved with {key}={group[key]}": None for key in keys}
+    for number, param, (links, idle), _ in _numbered(optimizer, found.saved):
         old = dict(saved["state"].get(number, {}))
         if is_foreign(old):
             old = translated(old, links)
-            remarks |= dict.fromkeys(differences(group, links))
         if not old:
             continue
+        links = [link for link in links if link.label not in idle or set(link.state_keys) <= old.keys()]
         name = optimizer.name_of(param)
         old, left = _brought(old, then := found.moved.get(number), optimizer)
         remarks |= {f"{name} was saved under {then!r}{' and starts afresh' * bool(left)}": None} if then else {}

@@ -5,12 +5,11 @@ Adam and AdamW, AMSGrad, NAdam, SGD with momentum, RMSprop, Adagrad and Adafacto
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradchain.transforms as t
 from gradchain.optim_wrapper.hyperparameters import BoundLink
-from gradchain.types import ChainError
 
 NAMES: dict[type, dict[str, str]] = {  # transform -> field of its state -> key in torch.optim
     t.Moments: {"first": "exp_avg", "second": "exp_avg_sq"},
@@ -52,19 +51,3 @@ def group_of(group: Mapping[str, Any]) -> dict[str, Any]:
         return dict(group)
     eps1, eps2 = group["eps"]
     return {**{key: value for key, value in group.items() if key != "eps"}, "eps1": eps1, "eps2": eps2}
-
-
-def differences(group: Mapping[str, Any], links: Sequence[BoundLink]) -> Iterator[str]:
-    """What the saved run did and these links do not; ChainError where it went uphill."""
-    kinds = {type(link.transform) for link in links}
-    if group.get("maximize"):
-        raise ChainError(
-            "the state is of a run with maximize=True; a chain minimizes. Negate the loss, and set maximize=False."
-        )
-    if "nesterov" in group and group.get("momentum", 0) != 0 and group["nesterov"] != (t.NesterovMomentum in kinds):
-        yield f"it was saved with nesterov={group['nesterov']}"
-    decay = group.get("weight_decay", 0)
-    if decay != 0 and not {t.L2, t.WeightDecay, t.ScaledWeightDecay} & kinds:
-        yield f"it was saved with weight_decay={decay}, for which this chain has no link"
-    elif decay != 0 and "decoupled_weight_decay" in group and group["decoupled_weight_decay"] != (t.L2 not in kinds):
-        yield f"it was saved with decoupled_weight_decay={group['decoupled_weight_decay']}"

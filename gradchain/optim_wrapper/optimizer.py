@@ -13,14 +13,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from gradchain._fields import instead
 from gradchain.chains.chain import Chain
 from gradchain.chains.partition import Partition, Recipe
 from gradchain.optim_wrapper.bound import BoundLinks, Links
 from gradchain.optim_wrapper.calls import ascend, check_options, collect, gated, means, needed, refuse, settle
-from gradchain.optim_wrapper.checkpoint import LoadReport, apart, fresh_state, host_step, load
+from gradchain.optim_wrapper.checkpoint import LoadReport, apart, fresh_state, host_step, joined, load
 from gradchain.optim_wrapper.collectives import nothing_but_zeros
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row, check_flatten, refuse_flat_shards
-from gradchain.optim_wrapper.hyperparameters import Binder, check, common_defaults, name_in, scalar, with_rate
+from gradchain.optim_wrapper.group_keys import GroupKeys, refuse_misspelled_options
+from gradchain.optim_wrapper.hyperparameters import Binder, common_defaults, name_in, scalar, with_rate
+from gradchain.optim_wrapper.maximize import MAXIMIZE, check_one_direction, checked_flag, downhill, negated
 from gradchain.optim_wrapper.modes import averages, check_training, set_mode
 from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, numbered, unpair
 from gradchain.optim_wrapper.report import Report, report
@@ -38,7 +41,8 @@ class ChainOptimizer(Optimizer):
     accumulate: calls of ``step`` that make one step, with the mean of their gradients. finite_gate: leave parameters and state
     alone in a step in which any gradient is not finite, without reading it; without the gate, NaN in a gradient stays in that
     parameter and its state, unless a link looks at several parameters at once (a SharedTransform). flatten: make small
-    parameters of one shape views of one buffer, see ``drivers.flat``. hyperparameters: override the chain's for all groups.
+    parameters of one shape views of one buffer, see ``drivers.flat``. maximize: go uphill, in all groups that do not set
+    ``"maximize"`` themselves; the chain sees the negated gradient. hyperparameters: override the chain's for all groups.
     Raises ChainError for an unknown or unfit hyperparameter. A chain without a learning rate gets ``LearningRate(lr=1.0)`` at
     its end.
 
@@ -56,33 +60,35 @@ class ChainOptimizer(Optimizer):
         accumulate: int = 1,
         finite_gate: bool = False,
         flatten: bool = False,
+        maximize: bool = False,
         **hyperparameters: Any,
     ) -> None:
         if not isinstance(chain, Chain | Partition):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ChainError(f"chain must be a Chain; found {chain!r}. Build one with gradchain.chain(...) or a preset.")
         if driver not in DRIVERS:
-            raise ChainError(f"no driver is named {driver!r}; there are: {', '.join(DRIVERS)}. Use one of these.")
+            raise ChainError(f"no driver is named {driver!r}; there are: {', '.join(DRIVERS)}. {instead(driver, DRIVERS)}")
         chain = chain.map(with_rate)
+        refuse_misspelled_options(chain, hyperparameters)
         self.chain = chain.override(hyperparameters) if hyperparameters else chain
         check_options(accumulate, finite_gate, chain.links)
         check_flatten(flatten, driver)
         check_solver(chain.links, accumulate)
         self.driver, self.accumulate, self.finite_gate, self.flatten = driver, accumulate, finite_gate, flatten
         self._prepare()
-        super().__init__(as_groups(params), common_defaults(self.chain))
+        super().__init__(as_groups(params), {**common_defaults(self.chain), MAXIMIZE: checked_flag(maximize)})
 
     @override
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         if not isinstance(param_group, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"param_group must be a dict; found {type(param_group).__name__}.")
-        for part in [{**part, **check(self.chain, part)} for part in self._parts(param_group)]:
+        for part in [self._keys.taken(part) for part in self._parts(param_group)]:
             known = self.binder.of(part)
             if followed := tuple(key for key in known.schedules if key not in part):
                 part.update(scheduled=followed, scheduled_step=0)
             if self._averages:
                 part.setdefault("train_mode", True)
-            for key, value in known.defaults.items():  # each group its own tensor: schedulers write into it
-                part.setdefault(key, _own(value))
+            for key, value in known.defaults.items():  # one tensor in all groups, and the caller's own, as in torch.optim
+                part.setdefault(key, value)
             self._add(part)
             drop_repeated(self.param_groups[-1])
         self._mask()
@@ -100,15 +106,19 @@ class ChainOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._keys.look(self)
         check_training(self)
         refuse(self)
         if self.unsettled:
             settle(self)
         for label in self._solves:
             refuse_shards(self, label)
+            check_one_direction(self, label)
             closure = needed(closure, self._solves)
         if self._perturbs:
-            ascend(self.jobs(), needed(closure, self._perturbs))
+            with negated(self):
+                jobs = self.jobs()
+            ascend(jobs, needed(closure, self._perturbs))
         if self._only_prepares():
             self.rows()
         elif self.accumulate == 1 or collect(self):
@@ -116,13 +126,13 @@ class ChainOptimizer(Optimizer):
         return loss
 
     def _run(self, closure: Callable[[], Any] | None, loss: Any) -> None:
-        with means(self) if self.accumulate > 1 else nullcontext():
+        with means(self) if self.accumulate > 1 else nullcontext(), negated(self):
             if self.finite_gate:
                 self._drive.prepare(self)  # makes the state, in its place
             with gated(self) if self.finite_gate else nullcontext():
                 self._advance_schedules()
                 if self._solves and closure is not None:
-                    solve(self, closure, loss)
+                    solve(self, *downhill(self, closure, loss))
                 self._drive(self)
 
     @override
@@ -179,8 +189,7 @@ class ChainOptimizer(Optimizer):
         super().__setstate__(state)
         self._prepare()
         for group in self.param_groups:
-            for key, value in self.binder.of(group).defaults.items():
-                group.setdefault(key, _own(value))
+            self._keys.complete(group, {**self.defaults, **self.binder.of(group).defaults})
             if self._averages:
                 group.setdefault("train_mode", True)
         self._mask()
@@ -223,6 +232,7 @@ class ChainOptimizer(Optimizer):
             self.train, self.eval = partial(set_mode, self, True), partial(set_mode, self, False)
         self._guess = any("names" in link.traits for link in self.chain.links)
         self.binder = Binder(self.chain)
+        self._keys = GroupKeys(self.chain)
         self._drive = DRIVERS[self.driver](self.flatten)
 
     def _only_prepares(self) -> bool:
@@ -252,6 +262,11 @@ class ChainOptimizer(Optimizer):
     def links_at(self, g: int, i: int) -> Links:
         """The links of the i-th parameter of the g-th group, with their numbers where the group has them."""
         return self._bound.at(g, i)
+
+    def links_to_load(self, g: int, i: int, saved: Mapping[str, Any]) -> tuple[Links, frozenset[str]]:
+        """The links of a parameter, and which of them are idle with the values of a saved group."""
+        group, links = self.param_groups[g], self._bound.all_at(g, i)
+        return links, frozenset(links[at].label for at in self.binder.of(group).idle({**group, **saved}))
 
     def _mask(self) -> None:
         self._bound = BoundLinks(self.binder, self)
@@ -287,10 +302,7 @@ class ChainOptimizer(Optimizer):
             state["step"] = host_step()
             for made in fresh:
                 state.update(made)
+        state.update(joined(state, links, param))
         if state["step"].device != counting:
             state["step"] = state["step"].to(counting)
         return state
-
-
-def _own(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value

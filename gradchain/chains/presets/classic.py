@@ -32,14 +32,14 @@ Betas = tuple[float, float]
 def sgd(
     lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False
 ) -> Chain:
-    """Gradient descent, with heavy-ball or Nesterov momentum where momentum > 0."""
+    """Gradient descent with heavy-ball or Nesterov momentum, which keeps no buffer while momentum is 0."""
     if nesterov and (momentum == 0 or dampening != 0):
         raise ChainError(
             f"nesterov needs momentum > 0 and dampening = 0; found momentum={momentum!r}, dampening={dampening!r}. "
             "Change these or leave nesterov out."
         )
     ball = NesterovMomentum(momentum=momentum) if nesterov else Momentum(momentum=momentum, dampening=dampening)
-    return chain(L2(weight_decay=weight_decay), *([ball] if momentum != 0 else []), LearningRate(lr=lr))
+    return chain(L2(weight_decay=weight_decay), ball, LearningRate(lr=lr))
 
 
 def adam(
@@ -88,8 +88,8 @@ def rmsprop(
 ) -> Chain:
     """Gradients over the root of their average square (centered: of their variance)."""
     second = CenteredSecondMoment(alpha=alpha) if centered else SecondMoment(alpha=alpha)
-    ball = [Momentum(momentum=momentum)] if momentum != 0 else []
-    return chain(L2(weight_decay=weight_decay), second, Normalize(eps=eps), *ball, LearningRate(lr=lr))
+    core = (second, Normalize(eps=eps), Momentum(momentum=momentum))
+    return chain(L2(weight_decay=weight_decay), *core, LearningRate(lr=lr))
 
 
 def adagrad(

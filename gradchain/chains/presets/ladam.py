@@ -129,5 +129,5 @@ def lrmsprop(
 ) -> Chain:
     """RMSprop with Laplacian smoothing of the average square."""
     smooth = Laplacian(c2=c2, stencil=stencil, min_spatial_size=min_spatial_size, bounded=not published)
-    ball: list[Transform[Any]] = [Momentum(momentum=momentum)] if momentum != 0 else []
-    return _finish([SecondMoment(alpha=alpha), smooth, Normalize(eps=eps), *ball], lr, weight_decay, decay)
+    core: list[Transform[Any]] = [SecondMoment(alpha=alpha), smooth, Normalize(eps=eps), Momentum(momentum=momentum)]
+    return _finish(core, lr, weight_decay, decay)

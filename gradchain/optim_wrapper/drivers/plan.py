@@ -120,12 +120,14 @@ class Plan:
         self.tensors = list(chain.from_iterable(map(dict[str, Tensor].values, self.states)))
         self.stateless = [i for i, param in enumerate(self.params) if param not in optimizer.state]
         self.version = self._counted()
+        self.idle = optimizer.binder.idle(optimizer.param_groups)
 
     def fits(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> bool:
         """Whether the plan still holds."""
         states = list(optimizer.state.values())
         return (
             _same(params, self.params)
+            and optimizer.binder.idle(optimizer.param_groups) == self.idle
             and _same(states, self.states)
             and _same(chain.from_iterable(map(dict[str, Tensor].values, states)), self.tensors)
             and list(map(Tensor.data_ptr, params)) == self.addresses
