@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,10 @@ class ChainError(ValueError):
 
     Every message says what is wrong, what was found and what to do.
     """
+
+
+class UnknownKeyword(ChainError, TypeError):
+    """A keyword that a function does not take: a TypeError, as Python would raise it, with the nearest one suggested."""
 
 
 @cache
@@ -130,6 +135,28 @@ def instead(word: Any, choices: Iterable[str]) -> str:
     """The last sentence of an error about a word that is none of the choices it lists."""
     meant = nearest(word, choices)
     return f"Did you mean {meant!r}?" if meant is not None else "Use one of these."
+
+
+@cache
+def _keywords(function: Callable[..., Any]) -> tuple[str, ...] | None:
+    """The keywords that a function takes; None where it takes any."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
+        return None
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return tuple(one.name for one in parameters if one.kind in kinds and one.name != "self")
+
+
+def refuse_unknown(name: str, function: Callable[..., Any], given: Iterable[str], more: Sequence[str] = ()) -> None:
+    """UnknownKeyword where the function takes a keyword that was given neither by itself nor among ``more``."""
+    takes = _keywords(function)
+    if takes is None:
+        return
+    known = [*takes, *more]
+    if unknown := [key for key in given if key not in known]:
+        raise UnknownKeyword(
+            f"{name} takes no keyword {unknown[0]!r}; it takes: {', '.join(known) or 'none'}. {instead(unknown[0], known)}"
+        )
 
 
 def _remedy(field: str, value: Any, hint: Any, like: Any) -> str:

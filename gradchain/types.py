@@ -14,13 +14,13 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Protocol, cast
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Protocol, Self, cast
 
 import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from gradchain._fields import ChainError, checked, field_hints
+from gradchain._fields import ChainError, checked, field_hints, refuse_unknown
 
 __all__ = [
     "UNSET",
@@ -138,6 +138,12 @@ class Transform(ABC, Generic[S]):
     only: Callable[[str, Tensor], bool] | None = None  # parameters, by name, on which the link works; see masked()
     scope: str = ""  # the branch in which it stands, ahead of its name and keys; see parallel()
     name: str = ""  # key of its state, and prefix of its hyperparameters where given; default: class name in snake case
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """A link, after a look at the keywords: a misspelled one is answered with the nearest."""
+        if kwargs:
+            refuse_unknown(cls.__name__, cls.__init__, kwargs)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for field in fields(self):

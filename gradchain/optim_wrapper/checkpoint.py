@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from gradchain.optim_wrapper.drivers import working
 from gradchain.optim_wrapper.foreign import group_of, is_foreign, translated
-from gradchain.optim_wrapper.group_keys import other_rules
+from gradchain.optim_wrapper.group_keys import saved_rules
 from gradchain.optim_wrapper.hyperparameters import BoundLink, check
 from gradchain.optim_wrapper.matching import matched
 from gradchain.optim_wrapper.numbers import counts
@@ -88,7 +88,7 @@ Numbered = tuple[int, Tensor, tuple[Sequence[BoundLink], frozenset[str]], Any]
 
 
 def _numbered(optimizer: ChainOptimizer, saved: Mapping[str, Any]) -> Iterator[Numbered]:
-    """(saved number, parameter, its links and the idle ones of them, saved group); torch complains of numbers that do not match."""
+    """(saved number, parameter, its links and which are idle, saved group); torch complains where the numbers do not match."""
     for g, (group, old) in enumerate(zip(optimizer.param_groups, saved["param_groups"], strict=False)):
         for i, (number, param) in enumerate(zip(old["params"], group["params"], strict=False)):
             yield number, param, optimizer.links_to_load(g, i, old), old
@@ -154,11 +154,9 @@ def plan(optimizer: ChainOptimizer, saved: Mapping[str, Any], strict: bool) -> P
     found = matched(optimizer.param_groups, {**saved, "param_groups": [group_of(g) for g in saved["param_groups"]]})
     for group in found.saved["param_groups"]:
         check(optimizer.chain, group)
-    kept, dropped, fresh, remarks = dict[str, None](), dict[str, None](), dict[str, None](), dict[str, None]()
+    kept, dropped, fresh = dict[str, None](), dict[str, None](), dict[str, None]()
+    remarks = dict.fromkeys(saved_rules(optimizer.chain, found.saved["param_groups"]))
     states: dict[Tensor, dict[str, Tensor]] = {}
-    for group in found.saved["param_groups"]:
-        keys = other_rules(optimizer.chain.parts[optimizer.chain.label_of(group)], group)
-        remarks |= {f"it was saved with {key}={group[key]}": None for key in keys}
     for number, param, (links, idle), _ in _numbered(optimizer, found.saved):
         old = dict(saved["state"].get(number, {}))
         if is_foreign(old):

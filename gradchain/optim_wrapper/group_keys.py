@@ -96,6 +96,13 @@ def refuse_other_rules(recipe: Recipe, group: Mapping[str, Any], known: frozense
         )
 
 
+def saved_rules(recipe: Recipe, groups: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Remarks on what a saved run did by its groups and the chains do not."""
+    for group in groups:
+        for key in other_rules(recipe.parts[recipe.label_of(group)], group):
+            yield f"it was saved with {key}={group[key]}" + ", for which this chain has no link" * (key in AMOUNTS)
+
+
 def _advice(key: str) -> str:
     if key == "differentiable":
         return ": recipe.update() is a function that can be differentiated"
@@ -153,14 +160,14 @@ class GroupKeys:
         return taken
 
     def complete(self, group: dict[str, Any], values: Mapping[str, Any]) -> None:
-        """Give a loaded group the values that it was saved without, and take out keys of another rule, of which the report tells."""
+        """Give a loaded group the values that it was saved without; keys of another rule go, as the report has told."""
         for key in set(other_rules(self._recipe.parts[self._recipe.label_of(group)], group)) - self._known:
             del group[key]
         for key, value in values.items():
             group.setdefault(key, value)
 
     def look(self, optimizer: ChainOptimizer) -> None:
-        """Take the values that were written into groups since the last step; ChainError, with nothing changed, for the unfit."""
+        """Take the values that were written into groups since the last step; ChainError for one that does not fit."""
         if torch.compiler.is_compiling():
             return
         changed = [(group, changes) for group in optimizer.param_groups if (changes := self._changes(group)) is not None]

@@ -16,7 +16,6 @@ from gradchain.chains.partition import Recipe
 from gradchain.transforms import LearningRate
 from gradchain.types import Carry, ChainError, Context, NoState, Transform
 
-
 ROUNDING = 1e-12  # a scheduler that ends at 0 may come out below it by as much
 
 

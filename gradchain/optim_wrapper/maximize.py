@@ -53,7 +53,8 @@ def check_one_direction(optimizer: ChainOptimizer, label: str) -> None:
     """ChainError where a link that evaluates the loss at its own points would have to go up and down at once."""
     if len({maximizes(group) for group in optimizer.param_groups}) > 1:
         raise ChainError(
-            f"{label!r} solves for all its parameters at once; found maximize=True in some groups only. Set it in all or in none."
+            f"{label!r} solves for all its parameters at once; found maximize=True in some groups only. "
+            "Set it in all of them or in none."
         )
 
 

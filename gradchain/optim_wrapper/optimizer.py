@@ -189,7 +189,7 @@ class ChainOptimizer(Optimizer):
         super().__setstate__(state)
         self._prepare()
         for group in self.param_groups:
-            self._keys.complete(group, {**self.defaults, **self.binder.of(group).defaults})
+            self._keys.complete(group, {MAXIMIZE: self.defaults.get(MAXIMIZE, False), **self.binder.of(group).defaults})
             if self._averages:
                 group.setdefault("train_mode", True)
         self._mask()

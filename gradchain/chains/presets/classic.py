@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.presets._arguments import preset
 from gradchain.transforms import (
     L2,
     AMSGradMoments,
@@ -29,6 +30,7 @@ from gradchain.types import ChainError
 Betas = tuple[float, float]
 
 
+@preset
 def sgd(
     lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False
 ) -> Chain:
@@ -42,6 +44,7 @@ def sgd(
     return chain(L2(weight_decay=weight_decay), ball, LearningRate(lr=lr))
 
 
+@preset
 def adam(
     lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0, amsgrad: bool = False
 ) -> Chain:
@@ -50,6 +53,7 @@ def adam(
     return chain(L2(weight_decay=weight_decay), moments, Normalize(eps=eps), LearningRate(lr=lr))
 
 
+@preset
 def adamw(
     lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False
 ) -> Chain:
@@ -58,11 +62,13 @@ def adamw(
     return chain(moments, Normalize(eps=eps), WeightDecay(weight_decay=weight_decay), LearningRate(lr=lr))
 
 
+@preset
 def amsgrad(lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0) -> Chain:
     """Adam with the largest second moment so far: ``adam(amsgrad=True)``."""
     return adam(lr, betas, eps, weight_decay, amsgrad=True)
 
 
+@preset
 def nadam(
     lr: float = 2e-3,
     betas: Betas = (0.9, 0.999),
@@ -78,6 +84,7 @@ def nadam(
     return chain(L2(weight_decay=weight_decay), *core, LearningRate(lr=lr))
 
 
+@preset
 def rmsprop(
     lr: float = 1e-2,
     alpha: float = 0.99,
@@ -92,6 +99,7 @@ def rmsprop(
     return chain(L2(weight_decay=weight_decay), *core, LearningRate(lr=lr))
 
 
+@preset
 def adagrad(
     lr: float = 1e-2,
     lr_decay: float = 0.0,
@@ -109,11 +117,13 @@ def adagrad(
     )
 
 
+@preset
 def lion(lr: float = 1e-4, betas: Betas = (0.9, 0.99), weight_decay: float = 0.0) -> Chain:
     """Sign of an interpolated momentum, with decoupled weight decay."""
     return chain(Lion(betas=betas), WeightDecay(weight_decay=weight_decay), LearningRate(lr=lr))
 
 
+@preset
 def adafactor(
     lr: float = 1e-2,
     beta2_decay: float = -0.8,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.presets._arguments import preset
 from gradchain.transforms import (
     L2,
     FirstMoment,
@@ -45,6 +46,7 @@ def _finish(core: list[Transform[Any]], lr: float, weight_decay: float, decay: D
     raise ChainError(f"decay must be 'decoupled' or 'coupled'; found {decay!r}. Pass one of these.")
 
 
+@preset
 def ladam(
     lr: float = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -98,6 +100,7 @@ def _published_wave(
     )
 
 
+@preset
 def ladagrad(
     lr: float = 1e-2,
     lr_decay: float = 0.0,
@@ -115,6 +118,7 @@ def ladagrad(
     return _finish(core, lr, weight_decay, decay)
 
 
+@preset
 def lrmsprop(
     lr: float = 1e-2,
     alpha: float = 0.99,
