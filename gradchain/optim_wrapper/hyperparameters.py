@@ -214,6 +214,10 @@ class ChainBinder:
         """Whether some link works on some parameters only."""
         return bool(self._masks)
 
+    def scheduled(self, group: Mapping[str, Any], step: int) -> dict[str, Any]:
+        """The values that schedules of the chain give a group in a step; ChainError where one does not fit."""
+        return {key: self.schedules[key](step) for key in group["scheduled"] if key in self.schedules}
+
     def check_owners(self, absent: tuple[int, ...], name: str) -> None:
         """ChainError where a parameter is left with two links of which it can have one; rules of masked() may overlap."""
         for trait in ("owns", "averages"):

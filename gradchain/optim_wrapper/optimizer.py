@@ -246,13 +246,11 @@ class ChainOptimizer(Optimizer):
         return nothing_but_zeros(grads)
 
     def _advance_schedules(self) -> None:
-        for group in self.param_groups:
-            if "scheduled" in group:
-                group["scheduled_step"] += 1
-                schedules = self.binder.of(group).schedules
-                for key in group["scheduled"]:
-                    if key in schedules:
-                        group[key] = schedules[key](group["scheduled_step"])
+        scheduled = [group for group in self.param_groups if "scheduled" in group]
+        steps = [group["scheduled_step"] + 1 for group in scheduled]
+        coming = [self.binder.of(group).scheduled(group, step) for group, step in zip(scheduled, steps, strict=True)]
+        for group, step, values in zip(scheduled, steps, coming, strict=True):  # all are there, so that nothing is half done
+            group.update(values, scheduled_step=step)
         self._bound.renew()
 
     def values(self, g: int) -> tuple[Any, ...]:
