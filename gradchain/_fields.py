@@ -169,7 +169,7 @@ def _remedy(field: str, value: Any, hint: Any, like: Any) -> str:
             return f"Pass a number, not a text: {field}={float(value)!r}."
         except ValueError:
             pass
-    if isinstance(like, int | float | str | tuple) and value != like and _value(like, hint)[0]:
+    if isinstance(like, int | float | str | tuple) and _value(like, hint)[0]:
         return f"Pass {field}={like!r}, for example."
     return "Pass one of these." if get_origin(bare) in (Literal, Union, UnionType) else f"Pass {field} in this form."
 

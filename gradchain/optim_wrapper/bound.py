@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from gradchain.optim_wrapper.drivers.program import placed
-from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, name_in, without
+from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, has_tensor, name_in, without
 
 Links = tuple[BoundLink, ...]
 HOST = torch.device("cpu")
@@ -59,7 +58,7 @@ class BoundLinks:
         values, known = self.values(g), self._bound.get(g)
         if known is None or (g not in self._live and known[0] != values):
             known = self._bound[g] = (values, self._binder.bind(self._optimizer.param_groups[g]), {})
-            if any(isinstance(value, Tensor) for value in values):
+            if has_tensor(values):
                 self._live.add(g)
         return known[1]
 

@@ -56,6 +56,10 @@ SWITCHES: dict[str, Callable[[Chain], bool]] = {  # key -> whether the chain doe
     "differentiable": _never,
 }
 AMOUNTS = ("momentum", "dampening", "weight_decay")  # keys whose value 0 says that the rule has no such part
+MUON: dict[str, tuple[Any, str]] = {  # key -> a value in torch.optim and what links call it
+    "ns_coefficients": ((3.4445, -4.775, 2.0315), "jordan"),
+    "adjust_lr_fn": (None, "original"),
+}
 RULES = (*SWITCHES, *AMOUNTS)
 
 
@@ -148,8 +152,9 @@ class GroupKeys:
 
     def taken(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """The group with its values in the form they are kept in; ChainError where one does not fit."""
-        group = _with_two_eps(group, self._keys[self._recipe.label_of(group)])
-        refuse_other_rules(self._recipe, {**self._defaults[self._recipe.label_of(group)], **group}, self._known)
+        own = self._defaults[self._recipe.label_of(group)]
+        group = _as_here(group, own)
+        refuse_other_rules(self._recipe, {**own, **group}, self._known)
         taken = {**group, **check(self._recipe, group)}
         if MAXIMIZE in group:
             taken[MAXIMIZE] = checked_flag(group[MAXIMIZE])
@@ -172,8 +177,8 @@ class GroupKeys:
             return
         changed = [(group, changes) for group in optimizer.param_groups if (changes := self._changes(group)) is not None]
         for group, changes in changed:
-            for key in group.keys() & {"eps"} - changes.keys() if "eps1" in changes else ():
-                del group[key]
+            if "eps1" in changes and "eps" not in changes:
+                group.pop("eps", None)  # see _as_here
             for key, value in changes.items():
                 if group.get(key) is not value:
                     group[key] = value
@@ -192,6 +197,10 @@ class GroupKeys:
         if not keys:
             return None
         links = self._links[label]
+        if not SWITCHES.keys().isdisjoint(group) and not set(AMOUNTS).isdisjoint(keys):
+            return self.taken(group)  # a switch may have an effect now
+        if not {"eps", *MUON}.isdisjoint(keys):
+            return self.taken(group)  # it may be in the form of torch.optim
         if any(key not in links or type(links[key][0]).__post_init__ is not Transform.__post_init__ for key in keys):
             return self.taken(group)
         return {key: fitting(key, *links[key], group[key]) for key in keys}
@@ -201,10 +210,16 @@ class GroupKeys:
         return [label, len(group), *map(group.get, self._watched[label])]
 
 
-def _with_two_eps(group: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """The group, with the two eps of torch's Adafactor under the chain's names."""
-    eps = group.get("eps")
-    if "eps" in keys or not {"eps1", "eps2"} <= set(keys) or not isinstance(eps, Sequence) or len(cast("Any", eps)) != 2:
-        return dict(group)
-    rest = {key: value for key, value in group.items() if key != "eps"}
-    return {**rest, "eps1": eps[0], "eps2": eps[1]}
+def _as_here(group: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The group with values that torch.optim has in another form: the two eps of Adafactor, the constants of Muon."""
+    taken, eps = dict(group), group.get("eps")
+    if {"eps1", "eps2"} <= own.keys() and isinstance(eps, tuple | list) and len(cast("Sequence[Any]", eps)) == 2:
+        taken |= {"eps1": eps[0], "eps2": eps[1]}
+        if "eps" in own:  # of another link
+            taken["eps"] = own["eps"]
+        else:
+            del taken["eps"]
+    for key, (theirs, ours) in MUON.items():
+        if key in own and key in group and group[key] == theirs:
+            taken[key] = ours
+    return taken

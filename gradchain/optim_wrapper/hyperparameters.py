@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -22,6 +22,11 @@ ROUNDING = 1e-12  # a scheduler that ends at 0 may come out below it by as much
 def forgiven(value: Any) -> Any:
     """A number with the rounding of a scheduler that ends at 0 taken off."""
     return 0.0 if isinstance(value, float) and -ROUNDING < value < 0 else value
+
+
+def has_tensor(values: Iterable[Any]) -> bool:
+    """Whether some value, or a number in it, is a tensor, which may be written to from step to step."""
+    return any(isinstance(one, Tensor) or (isinstance(one, tuple) and has_tensor(cast("Any", one))) for one in values)
 
 
 def is_schedule(value: Any) -> bool:
@@ -91,8 +96,8 @@ def fitting(key: str, link: Transform[Any], field: str, value: Any) -> Any:
             f"{key}: a schedule is part of the chain, not of a parameter group; found {value!r}. "
             f"Give it to the chain, as in .optimizer(params, {key}=schedule)."
         )
-    hint, like = field_hints(type(link))[field], getattr(link, field)
-    return checked(f"{link.label!r}", field, forgiven(value), hint, None if is_schedule(like) else like)
+    hint, like = field_hints(type(link))[field], type(link).__dataclass_fields__[field].default
+    return checked(f"{link.label!r}", field, forgiven(value), hint, like)
 
 
 def check(recipe: Recipe, group: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from gradchain.optim_wrapper.drivers.parts import Part, is_tiny, parted
 from gradchain.optim_wrapper.drivers.program import Split, split
 from gradchain.optim_wrapper.drivers.sharded import cut_alike, near
 from gradchain.optim_wrapper.drivers.tiles import TiledHome, left_whole, rows_of_tile
-from gradchain.optim_wrapper.hyperparameters import scalar
+from gradchain.optim_wrapper.hyperparameters import has_tensor, scalar
 from gradchain.optim_wrapper.layouts import is_sharded
 from gradchain.optim_wrapper.numbers import counts
 from gradchain.optim_wrapper.shards import local
@@ -150,7 +150,7 @@ class Plan:
         """What parameters that run together have in common, beside their shapes."""
         group = self.at[row.info.place][0]
         values = optimizer.values(group)
-        group = group if any(isinstance(value, Tensor) for value in values) else None
+        group = group if has_tensor(values) else None
         numbers = [(key, float(value)) for key, value in row.state.items() if counts(key)]
         form = (row.info.param.dtype, row.info.param.device)
         fixed, _ = split(row.links)
