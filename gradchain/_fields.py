@@ -56,8 +56,10 @@ def _inside(value: float, interval: str) -> bool:
 
 def _plain(value: Any) -> Any:
     """A numpy scalar, or an array of one element, as the Python number that it holds; anything else as it is."""
-    lone = getattr(value, "size", None) == 1 and not isinstance(value, Tensor | numbers.Number)
-    return value.item() if lone and callable(getattr(value, "item", None)) else value
+    if isinstance(value, Tensor | numbers.Number) or getattr(value, "size", None) != 1:
+        return value
+    item = getattr(value, "item", None)
+    return item() if callable(item) else value
 
 
 def _number(value: Any, bare: type, interval: str) -> Any:

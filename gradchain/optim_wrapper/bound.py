@@ -47,11 +47,6 @@ class BoundLinks:
             variants[absent, device] = placed(without(links, absent), device)
         return variants[absent, device]
 
-    def all_at(self, g: int, i: int) -> Links:
-        """The links of the i-th parameter of the g-th group, those too that are idle with the group's values."""
-        group = self._optimizer.param_groups[g]
-        return without(self._binder.of(group).bind_all(group), self._absent.get((g, i), ()))
-
     def _of_group(self, g: int) -> Links:
         if torch.compiler.is_compiling():
             return self._binder.bind(self._optimizer.param_groups[g])

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from gradchain.optim_wrapper.drivers import working
 from gradchain.optim_wrapper.foreign import group_of, is_foreign, translated
 from gradchain.optim_wrapper.group_keys import saved_rules
-from gradchain.optim_wrapper.hyperparameters import BoundLink, check
+from gradchain.optim_wrapper.hyperparameters import BoundLink, check, name_in, without
 from gradchain.optim_wrapper.matching import matched
 from gradchain.optim_wrapper.numbers import counts
 from gradchain.optim_wrapper.shards import elements, layout_of, overwritten, placed, sharded_state
@@ -91,7 +91,9 @@ def _numbered(optimizer: ChainOptimizer, saved: Mapping[str, Any]) -> Iterator[N
     """(saved number, parameter, its links and which are idle, saved group); torch complains where the numbers do not match."""
     for g, (group, old) in enumerate(zip(optimizer.param_groups, saved["param_groups"], strict=False)):
         for i, (number, param) in enumerate(zip(old["params"], group["params"], strict=False)):
-            yield number, param, optimizer.links_to_load(g, i, old), old
+            known = optimizer.binder.of(group)
+            links = without(known.bind_all(group), known.absent(name_in(group, g, i), param))
+            yield number, param, (links, frozenset(links[at].label for at in known.idle({**group, **old}))), old
 
 
 def _fit(name: str, key: str, saved: Any, wanted: Tensor) -> Tensor:

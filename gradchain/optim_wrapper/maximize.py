@@ -7,7 +7,7 @@ own value again after the step.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -47,6 +47,11 @@ def negated(optimizer: ChainOptimizer) -> Generator[None]:
     finally:
         for param, grad in delivered:
             param.grad = grad
+
+
+def uphill(optimizer: ChainOptimizer) -> AbstractContextManager[None]:
+    """``negated`` where some group maximizes."""
+    return negated(optimizer) if any(map(maximizes, optimizer.param_groups)) else nullcontext()
 
 
 def check_one_direction(optimizer: ChainOptimizer, label: str) -> None:

@@ -23,7 +23,7 @@ from gradchain.optim_wrapper.collectives import nothing_but_zeros
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row, check_flatten, refuse_flat_shards
 from gradchain.optim_wrapper.group_keys import GroupKeys, refuse_misspelled_options
 from gradchain.optim_wrapper.hyperparameters import Binder, common_defaults, name_in, scalar, with_rate
-from gradchain.optim_wrapper.maximize import MAXIMIZE, check_one_direction, checked_flag, downhill, negated
+from gradchain.optim_wrapper.maximize import MAXIMIZE, check_one_direction, checked_flag, downhill, uphill
 from gradchain.optim_wrapper.modes import averages, check_training, set_mode
 from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, numbered, unpair
 from gradchain.optim_wrapper.report import Report, report
@@ -87,8 +87,7 @@ class ChainOptimizer(Optimizer):
                 part.update(scheduled=followed, scheduled_step=0)
             if self._averages:
                 part.setdefault("train_mode", True)
-            for key, value in known.defaults.items():  # one tensor in all groups, and the caller's own, as in torch.optim
-                part.setdefault(key, value)
+            part = {**known.defaults, **part}  # one tensor in all groups, and the caller's own, as in torch.optim
             self._add(part)
             drop_repeated(self.param_groups[-1])
         self._mask()
@@ -116,7 +115,7 @@ class ChainOptimizer(Optimizer):
             check_one_direction(self, label)
             closure = needed(closure, self._solves)
         if self._perturbs:
-            with negated(self):
+            with uphill(self):
                 jobs = self.jobs()
             ascend(jobs, needed(closure, self._perturbs))
         if self._only_prepares():
@@ -126,7 +125,7 @@ class ChainOptimizer(Optimizer):
         return loss
 
     def _run(self, closure: Callable[[], Any] | None, loss: Any) -> None:
-        with means(self) if self.accumulate > 1 else nullcontext(), negated(self):
+        with means(self) if self.accumulate > 1 else nullcontext(), uphill(self):
             if self.finite_gate:
                 self._drive.prepare(self)  # makes the state, in its place
             with gated(self) if self.finite_gate else nullcontext():
@@ -260,11 +259,6 @@ class ChainOptimizer(Optimizer):
     def links_at(self, g: int, i: int) -> Links:
         """The links of the i-th parameter of the g-th group, with their numbers where the group has them."""
         return self._bound.at(g, i)
-
-    def links_to_load(self, g: int, i: int, saved: Mapping[str, Any]) -> tuple[Links, frozenset[str]]:
-        """The links of a parameter, and which of them are idle with the values of a saved group."""
-        group, links = self.param_groups[g], self._bound.all_at(g, i)
-        return links, frozenset(links[at].label for at in self.binder.of(group).idle({**group, **saved}))
 
     def _mask(self) -> None:
         self._bound = BoundLinks(self.binder, self)
