@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
@@ -17,6 +19,10 @@ class ChainError(ValueError):
 
     Every message says what is wrong, what was found and what to do.
     """
+
+
+class UnknownKeyword(ChainError, TypeError):
+    """A keyword that a function does not take: a TypeError, as Python would raise it, with the nearest one suggested."""
 
 
 @cache
@@ -48,22 +54,51 @@ def _inside(value: float, interval: str) -> bool:
     return (low <= value if interval[0] == "[" else low < value) and (value <= high if interval[-1] == "]" else value < high)
 
 
+def _plain(value: Any) -> Any:
+    """A numpy scalar, or an array of one element, as the Python number that it holds; anything else as it is."""
+    if isinstance(value, Tensor | numbers.Number) or getattr(value, "size", None) != 1:
+        return value
+    item = getattr(value, "item", None)
+    return item() if callable(item) else value
+
+
 def _number(value: Any, bare: type, interval: str) -> Any:
-    """value as the field keeps it, or a sentence fragment (str) that says what would do."""
+    """value as the field keeps it, or a sentence fragment (str) that names the accepted forms."""
     wanted = f"{'a whole number' if bare is int else 'a number'}{f' in {interval}' if interval else ''}"
     if bare is float and isinstance(value, Tensor):
-        return value.reshape(())
+        if value.numel() != 1:
+            return f"{wanted}, a 0-d tensor or a schedule (step -> value)"
+        return value if value.dim() == 0 else value.reshape(())  # the caller's own memory, which the caller may write to
     if bare is float and callable(value):
-        return value  # a schedule; its values are checked by nobody, like those a torch scheduler writes
+        return value  # a schedule; what it gives is checked when it is asked
     kind = numbers.Integral if bare is int else numbers.Real
+    value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, kind):
         return f"{wanted}, a 0-d tensor or a schedule (step -> value)" if bare is float else wanted
     value = bare(cast(Any, value))
     return value if not math.isnan(value) and (not interval or _inside(value, interval)) else wanted
 
 
+def _sequence(value: Any) -> list[Any] | None:
+    """The entries of a list, a tuple, an array or tensor of one dimension, or any other sequence that is no text; or None."""
+    if isinstance(value, Tensor):
+        return list(value.unbind()) if value.dim() == 1 else None  # views: a tensor is followed
+    if isinstance(value, Sequence):
+        return None if isinstance(value, str | bytes) else list(cast("Sequence[Any]", value))
+    return list(value) if getattr(value, "ndim", None) == 1 else None
+
+
+def _tuple(value: Any, args: tuple[Any, ...]) -> tuple[bool, Any]:
+    entries = _sequence(value)
+    if entries is None or len(entries) != len(args):
+        return False, f"{len(args)} numbers, ({', '.join('...' for _ in args)})"
+    parts = [_value(v, a) for v, a in zip(entries, args, strict=True)]
+    wrong = [part for good, part in parts if not good]
+    return (False, "each " + wrong[0]) if wrong else (True, tuple(part for _, part in parts))
+
+
 def _value(value: Any, hint: Any) -> tuple[bool, Any]:
-    """(True, the value as kept) or (False, what would do)."""
+    """(True, the value as kept) or (False, the accepted forms in words)."""
     bare, interval = _inner(hint)
     origin, args = get_origin(bare), get_args(bare)
     if origin in (Union, UnionType):
@@ -73,11 +108,7 @@ def _value(value: Any, hint: Any) -> tuple[bool, Any]:
     if origin is Literal:
         return (value in args, value if value in args else "one of " + ", ".join(map(repr, args)))
     if origin is tuple:
-        if not isinstance(value, tuple | list) or len(value) != len(args):
-            return False, f"{len(args)} numbers, ({', '.join('...' for _ in args)})"
-        parts = [_value(v, a) for v, a in zip(value, args, strict=True)]
-        wrong = [part for good, part in parts if not good]
-        return (False, "each " + wrong[0]) if wrong else (True, tuple(part for _, part in parts))
+        return _tuple(value, args)
     if bare in (int, float):
         kept = _number(value, bare, interval)
         return (False, kept) if isinstance(kept, str) else (True, kept)
@@ -85,14 +116,75 @@ def _value(value: Any, hint: Any) -> tuple[bool, Any]:
         return callable(value), value if callable(value) else "a function"
     if bare is type(None):
         return (True, None) if value is None else (False, "None")
-    return isinstance(value, bare), value if isinstance(value, bare) else f"a {bare.__name__}"
+    value = _plain(value) if bare is bool else value
+    return isinstance(value, bare), value if isinstance(value, bare) else _with_article(bare.__name__)
 
 
-def checked(owner: str, field: str, value: Any, hint: Any) -> Any:
-    """The value in the form the field keeps it; ChainError where it does not fit the annotation."""
-    if isinstance(value, Tensor) and value.numel() != 1:
-        raise ChainError(f"{owner}: Tensor {field} must be 1-element; found shape {tuple(value.shape)}. Pass a 0-d tensor.")
+def _with_article(word: str) -> str:
+    return f"{'an' if word[:1].lower() in 'aeiou' else 'a'} {word}"
+
+
+def nearest(word: Any, choices: Iterable[str], cutoff: float = 0.7) -> str | None:
+    """The choice that was most likely meant by a word that is none of them."""
+    if not isinstance(word, str):
+        return None
+    folded = {choice.lower(): choice for choice in reversed(list(choices))}
+    found = difflib.get_close_matches(word.lower(), list(folded), n=1, cutoff=cutoff)
+    return folded[found[0]] if found else None
+
+
+def instead(word: Any, choices: Iterable[str]) -> str:
+    """The last sentence of an error about a word that is none of the choices it lists."""
+    meant = nearest(word, choices)
+    return f"Did you mean {meant!r}?" if meant is not None else "Use one of these."
+
+
+@cache
+def _keywords(function: Callable[..., Any]) -> tuple[str, ...] | None:
+    """The keywords that a function takes; None where it takes any."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
+        return None
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return tuple(one.name for one in parameters if one.kind in kinds and one.name != "self")
+
+
+def refuse_unknown(name: str, function: Callable[..., Any], given: Iterable[str], more: Sequence[str] = ()) -> None:
+    """UnknownKeyword where the function takes a keyword that was given neither by itself nor among ``more``."""
+    takes = _keywords(function)
+    if takes is None:
+        return
+    known = [*takes, *more]
+    if unknown := [key for key in given if key not in known]:
+        raise UnknownKeyword(
+            f"{name} takes no keyword {unknown[0]!r}; it takes: {', '.join(known) or 'none'}. {instead(unknown[0], known)}"
+        )
+
+
+def _remedy(field: str, value: Any, hint: Any, like: Any) -> str:
+    """What to pass in place of a value that does not fit, ``like`` for example."""
+    bare, _ = _inner(hint)
+    if isinstance(value, str):
+        if get_origin(bare) is Literal:
+            return instead(value, [choice for choice in get_args(bare) if isinstance(choice, str)])
+        try:
+            return f"Pass a number, not a text: {field}={float(value)!r}."
+        except ValueError:
+            pass
+    if isinstance(like, int | float | str | tuple) and _value(like, hint)[0]:
+        return f"Pass {field}={like!r}, for example."
+    return "Pass one of these." if get_origin(bare) in (Literal, Union, UnionType) else f"Pass {field} in this form."
+
+
+def checked(owner: str, field: str, value: Any, hint: Any, like: Any = None) -> Any:
+    """The value in the form the field keeps it; ChainError where it does not fit the annotation. like: one that fits."""
     good, kept = _value(value, hint)
-    if not good:
-        raise ChainError(f"{owner}: {field} must be {kept}; found {value!r}. Pass a {field} that fits.")
-    return kept
+    if good:
+        return kept
+    if isinstance(value, Tensor):
+        found = f"a tensor of shape {tuple(value.shape)} and {value.dtype}"
+        if get_origin(_inner(hint)[0]) is not tuple and value.numel() != 1:
+            raise ChainError(f"{owner}: Tensor {field} must be 1-element; found shape {tuple(value.shape)}. Pass a 0-d tensor.")
+    else:
+        found = repr(value)
+    raise ChainError(f"{owner}: {field} must be {kept}; found {found}. {_remedy(field, value, hint, like)}")

@@ -14,13 +14,13 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Protocol, cast
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Protocol, Self, cast
 
 import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from gradchain._fields import ChainError, checked, field_hints
+from gradchain._fields import ChainError, checked, field_hints, refuse_unknown
 
 __all__ = [
     "UNSET",
@@ -129,6 +129,7 @@ class Transform(ABC, Generic[S]):
     writes: ClassVar[frozenset[str]] = frozenset({"update"})
     traits: ClassVar[frozenset[str]] = frozenset()  # what lints and drivers look at, e.g. "normalizes"; see chains.lints
     off: ClassVar[Mapping[str, float]] = {}  # field -> value at which the link does nothing
+    idle: ClassVar[Mapping[str, float]] = {}  # field -> value at which the link does nothing and needs no state: it is left out
     alias: ClassVar[str] = ""  # its name in a chain, where the class name in snake case would not do (LoRA: lo_ra)
     removable: ClassVar[bool] = True  # False where leaving the link out makes no sense in an ablation
     settings: ClassVar[tuple[str, ...]] = ("window", "only", "scope", "name")  # fields that parameter groups do not hold
@@ -138,11 +139,17 @@ class Transform(ABC, Generic[S]):
     scope: str = ""  # the branch in which it stands, ahead of its name and keys; see parallel()
     name: str = ""  # key of its state, and prefix of its hyperparameters where given; default: class name in snake case
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """A link, after a look at the keywords: a misspelled one is answered with the nearest."""
+        if kwargs:
+            refuse_unknown(cls.__name__, cls.__init__, kwargs)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             hint = field_hints(type(self))[field.name]
-            object.__setattr__(self, field.name, checked(f"{self.label!r}", field.name, value, hint))
+            object.__setattr__(self, field.name, checked(f"{self.label!r}", field.name, value, hint, field.default))
         start, stop = self.window
         if stop is not None and stop <= start:
             raise ChainError(f"{self.label!r}: a window ends after it starts; found {self.window!r}. Pass start < stop.")

@@ -40,6 +40,7 @@ def preset_classes():
 
 
 NUMBERS = {"lr": 0.01, "weight_decay": 0.1, "momentum": 0.9}  # tried where a class has the keyword
+OPTIONS = {"driver", "accumulate", "finite_gate", "flatten", "maximize"}  # of the wrapper, the same for all classes
 TORCHS = {info.optim_cls.__name__: info for info in optim_db}  # torch's entries, under the names that ours share
 
 
@@ -47,6 +48,8 @@ def settings(cls):
     """Keyword arguments to try: none, each number, each switch thrown, each other choice, a tensor for the learning rate."""
     found = {"default": {}}
     for name, parameter in list(inspect.signature(cls).parameters.items())[1:]:
+        if name in OPTIONS:
+            continue
         if name in NUMBERS:
             found[name] = {name: NUMBERS[name]}
         elif isinstance(parameter.default, bool):

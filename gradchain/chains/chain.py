@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
+from gradchain._fields import instead
 from gradchain.chains.branches import Branch, Merge
 from gradchain.chains.describe import describe
 from gradchain.chains.lints import nonsense, share_parameters
@@ -135,7 +136,9 @@ class Chain(Functional):
         """The chain with hyperparameters exchanged by key, checked; ChainError names the keys there are."""
         keys = self.hyperparameters
         if unknown := [key for key in values if key not in keys]:
-            raise ChainError(f"this chain has no hyperparameter {unknown[0]!r}; it has: {', '.join(keys)}. Use one of these.")
+            raise ChainError(
+                f"this chain has no hyperparameter {unknown[0]!r}; it has: {', '.join(keys)}. {instead(unknown[0], keys)}"
+            )
         changes: dict[str, dict[str, Any]] = {}
         for key, value in values.items():
             link, name = keys[key]
@@ -172,6 +175,7 @@ class Chain(Functional):
         accumulate: int = 1,
         finite_gate: bool = False,
         flatten: bool = False,
+        maximize: bool = False,
         **hyperparameters: Any,
     ) -> ChainOptimizer:
         """Bind the chain to parameters: a ``torch.optim.Optimizer``.
@@ -183,14 +187,16 @@ class Chain(Functional):
         from gradchain.optim_wrapper import ChainOptimizer  # the one upward import, for the user's convenience
 
         options: dict[str, Any] = {"driver": driver, "accumulate": accumulate, "finite_gate": finite_gate, "flatten": flatten}
-        return ChainOptimizer(params, self, **options, **hyperparameters)
+        return ChainOptimizer(params, self, **options, maximize=maximize, **hyperparameters)
 
     def __repr__(self) -> str:
         return f"chain({', '.join(map(repr, self.links))})"
 
     def _position(self, name: str) -> int:
         if name not in self.names:
-            raise ChainError(f"no link is named {name!r}; this chain has: {', '.join(self.names) or 'none'}. Use one of these.")
+            raise ChainError(
+                f"no link is named {name!r}; this chain has: {', '.join(self.names) or 'none'}. {instead(name, self.names)}"
+            )
         return self.names.index(name)
 
 
@@ -276,7 +282,8 @@ def _check_slots(links: Sequence[Transform[Any]]) -> None:
     for link in links:
         if unknown := (link.reads | link.writes) - SLOTS:
             raise ChainError(
-                f"{link.label!r} names the slot {sorted(unknown)[0]!r}; slots are {', '.join(sorted(SLOTS))}. Use one of these."
+                f"{link.label!r} names the slot {sorted(unknown)[0]!r}; slots are {', '.join(sorted(SLOTS))}. "
+                f"{instead(sorted(unknown)[0], sorted(SLOTS))}"
             )
         if fixed := link.writes & {"grad", "param"}:
             raise ChainError(f"{link.label!r} writes {sorted(fixed)[0]}, which no link may rewrite. Write update instead.")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
+from gradchain._fields import instead, nearest
 from gradchain.chains.chain import Chain, Functional, chain
 from gradchain.chains.where import Rule, Where, rule
 from gradchain.transforms._names import bare
@@ -65,7 +66,9 @@ class Partition(Functional):
         label = group.get("label")
         if label not in self.chains:
             found = "has no label" if label is None else f"is labeled {label!r}"
-            raise ChainError(f"a group of parameters {found}; labels are: {', '.join(self.chains)}. Give it one of these.")
+            meant = nearest(label, self.chains)
+            what = "Give it one of these." if meant is None else f"Did you mean {meant!r}?"
+            raise ChainError(f"a group of parameters {found}; labels are: {', '.join(self.chains)}. {what}")
         return cast(str, label)
 
     def map(self, change: Callable[[Chain], Chain]) -> Partition:
@@ -93,7 +96,11 @@ class Partition(Functional):
         has = {label: one.hyperparameters for label, one in self.chains.items()}
         if unknown := [key for key in common if not any(key in keys for keys in has.values())]:
             there = "; ".join(f"{label}: {', '.join(keys)}" for label, keys in has.items())
-            raise ChainError(f"no chain has a hyperparameter {unknown[0]!r}; there are {there}. Use one of these or a label.")
+            meant = nearest(unknown[0], [*has, *(key for keys in has.values() for key in keys)])
+            raise ChainError(
+                f"no chain has a hyperparameter {unknown[0]!r}; there are {there}. "
+                + (f"Did you mean {meant!r}?" if meant is not None else "Use one of these or a label.")
+            )
         changes = {label: {key: v for key, v in common.items() if key in has[label]} | own.get(label, {}) for label in has}
         return replace(self, chains={label: one.override(changes[label]) for label, one in self.chains.items()})
 
@@ -130,6 +137,7 @@ class Partition(Functional):
         accumulate: int = 1,
         finite_gate: bool = False,
         flatten: bool = False,
+        maximize: bool = False,
         **hyperparameters: Any,
     ) -> ChainOptimizer:
         """Bind the chains to parameters: one ``torch.optim.Optimizer``.
@@ -141,7 +149,7 @@ class Partition(Functional):
         from gradchain.optim_wrapper import ChainOptimizer  # an upward import, for the user's convenience
 
         options: dict[str, Any] = {"driver": driver, "accumulate": accumulate, "finite_gate": finite_gate, "flatten": flatten}
-        return ChainOptimizer(params, self, **options, **hyperparameters)
+        return ChainOptimizer(params, self, **options, maximize=maximize, **hyperparameters)
 
     def __repr__(self) -> str:
         by = "" if self.by is None else f", by={self.by!r}"
@@ -215,7 +223,9 @@ def partition(chains: Mapping[str, Chain | Transform[Any]], by: By = None) -> Pa
     if by is None or callable(by):
         return Partition(built, by)
     if unknown := [label for label in by if label not in built]:
-        raise ChainError(f"by has a rule for {unknown[0]!r}, but the chains are: {', '.join(built)}. Use one of these.")
+        raise ChainError(
+            f"by has a rule for {unknown[0]!r}, but the chains are: {', '.join(built)}. {instead(unknown[0], built)}"
+        )
     if len(missing := [label for label in built if label not in by]) > 1:
         raise ChainError(f"{' and '.join(map(repr, missing))} have no rule; one label at most may take the rest. Add rules.")
     return Partition(built, {label: rule(where) for label, where in by.items()})

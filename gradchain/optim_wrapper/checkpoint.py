@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 
 from gradchain.optim_wrapper.commit import Before, NewState
 from gradchain.optim_wrapper.drivers import working
-from gradchain.optim_wrapper.foreign import differences, is_foreign, translated
+from gradchain.optim_wrapper.foreign import is_foreign, translated
+from gradchain.optim_wrapper.group_keys import saved_rules
 from gradchain.optim_wrapper.hyperparameters import BoundLink, name_in, without
 from gradchain.optim_wrapper.loaded_groups import going_on, in_evaluation, usable
 from gradchain.optim_wrapper.matching import Matched, matched
@@ -136,15 +137,18 @@ def plan(
     told = Findings({}, {}, {}, {})
     evaluating = in_evaluation(saved["param_groups"])
     groups = [usable(optimizer, group, evaluating) for group in found.groups]
+    told.remarks.update(dict.fromkeys(saved_rules(optimizer.chain, groups)))
     states: dict[Tensor, dict[str, Tensor]] = {}
     for g, (group, live) in enumerate(zip(groups, optimizer.param_groups, strict=True)):
         known = optimizer.binder.of(group)
-        bound = known.bind({**known.defaults, **group})
+        values = {**known.defaults, **group}
+        bound = known.bind_all(values)
+        idle = frozenset(bound[i].label for i in known.idle(values))
         for i, (number, param) in enumerate(zip(group["params"], live["params"], strict=True)):
             name = name_in(group, g, i)
             known.check_owners(absent := known.absent(name, param), name)
             if old := saved["state"].get(number):
-                loading = Loading(optimizer, param, name, without(bound, absent), group, evaluating, told)
+                loading = Loading(optimizer, param, name, without(bound, absent), idle, group, evaluating, told)
                 states[param] = loading.state(dict(old), found.moved.get(number))
     going_on(optimizer, groups, states)
     listed = {number for group in saved["param_groups"] for number in group["params"]}
@@ -161,6 +165,7 @@ class Loading(NamedTuple):
     param: Tensor
     name: str
     links: Sequence[BoundLink]
+    idle: frozenset[str]  # labels of links that do nothing with the group's values: they load a state, but need none
     group: Mapping[str, Any]
     evaluating: bool  # it was saved while parameters held their average
     told: Findings
@@ -170,13 +175,14 @@ class Loading(NamedTuple):
         told = self.told
         if is_foreign(old):
             old = translated(old, self.links)
-            told.remarks.update(dict.fromkeys(differences(self.group, self.links)))
         old, left = _brought(old, then, self.optimizer)
         if then:
             told.remarks[f"{self.name} was saved under {then!r}{' and starts afresh' * bool(left)}"] = None
         counted = "step" in old
         new = {"step": host_step(count(self.owner, "step", old.pop("step", 0)))}
         for link in self.links:
+            if link.label in self.idle and not set(link.state_keys) <= old.keys():
+                continue
             if not self._take(new, old, link):
                 told.fresh[link.label] = None
             elif link.state_keys:

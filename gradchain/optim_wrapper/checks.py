@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gradchain.optim_wrapper.checkpoint import fresh_state
+from gradchain.optim_wrapper.collectives import nothing_but_zeros
 from gradchain.optim_wrapper.drivers.flow import compute_dtype
 from gradchain.optim_wrapper.hyperparameters import BoundLink, name_in
 from gradchain.optim_wrapper.layouts import is_sharded
@@ -18,6 +19,31 @@ if TYPE_CHECKING:
     from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
 Shapes = dict[str, torch.Size]
+
+
+def check(optimizer: ChainOptimizer) -> None:
+    """ChainError where a gradient or a state does not fit its parameter. Costs little where all is as it was."""
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    grads = [param.grad for param in params]
+    watch = optimizer._drive.watch
+    if watch is None or not watch.holds(optimizer, params, grads):
+        optimizer._drive.watch = None  # no plan fits any more
+        check_gradients(optimizer)
+        optimizer._drive.unfit = check_states(optimizer)
+    elif not watch.gradients_hold(grads):
+        check_gradients(optimizer)
+        watch.gradients_fit(grads)
+
+
+def only_prepares(optimizer: ChainOptimizer) -> bool:
+    """Whether this step can do nothing but make the state, as torch.distributed.checkpoint asks for: it counts as none.
+
+    The gradients are looked at in a first step at a learning rate of 0 only, so that no other step reads them.
+    """
+    if optimizer.state or torch.compiler.is_compiling() or any(bool(group["lr"] != 0) for group in optimizer.param_groups):
+        return False
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return nothing_but_zeros(grads)
 
 
 def check_gradients(optimizer: ChainOptimizer) -> None:

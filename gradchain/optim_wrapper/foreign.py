@@ -5,10 +5,8 @@ Adam and AdamW, AMSGrad, NAdam, SGD with momentum, RMSprop, Adagrad and Adafacto
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from torch import Tensor
 
 import gradchain.transforms as t
 from gradchain.optim_wrapper.hyperparameters import BoundLink
@@ -56,24 +54,3 @@ def group_of(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str,
     if len(eps) != 2:
         raise ChainError(f"the saved eps must be a number, or Adafactor's two; found {eps!r}. Pass what state_dict() returned.")
     return {**{key: value for key, value in group.items() if key != "eps"}, "eps1": eps[0], "eps2": eps[1]}
-
-
-def differences(group: Mapping[str, Any], links: Sequence[BoundLink]) -> Iterator[str]:
-    """What the saved run did and these links do not; ChainError where it went uphill."""
-    kinds = {type(link.transform) for link in links}
-    if group.get("maximize"):
-        raise ChainError(
-            "the state is of a run with maximize=True; a chain minimizes. Negate the loss, and set maximize=False."
-        )
-    if "nesterov" in group and _is_on(group.get("momentum")) and group["nesterov"] != (t.NesterovMomentum in kinds):
-        yield f"it was saved with nesterov={group['nesterov']}"
-    decay = group.get("weight_decay", 0)
-    if _is_on(decay) and not {t.L2, t.WeightDecay, t.ScaledWeightDecay} & kinds:
-        yield f"it was saved with weight_decay={decay}, for which this chain has no link"
-    elif _is_on(decay) and "decoupled_weight_decay" in group and group["decoupled_weight_decay"] != (t.L2 not in kinds):
-        yield f"it was saved with decoupled_weight_decay={group['decoupled_weight_decay']}"
-
-
-def _is_on(value: Any) -> bool:
-    """Whether a saved number, of which the chain may not know, is another than 0."""
-    return bool(value.any()) if isinstance(value, Tensor) else isinstance(value, int | float) and value != 0

@@ -82,12 +82,15 @@ def init(recipe: Recipe, params: Params) -> Any:
     """The state before the first step, in the form of ``params``."""
     made = dict[int, dict[str, Tensor]]()
     for place, name, param, known in _members(recipe, params):
-        state = {"step": host_step()}
-        value = elements(param).to(compute_dtype(param))
+        made[place] = {"step": host_step()}
         for link in without(known.links, known.binder.absent(name, param)):
-            state.update(zip(link.state_keys, link.transform.init(value), strict=True))
-        made[place] = state
+            made[place] |= _fresh(link, param)
     return _formed(params, made)
+
+
+def _fresh(link: BoundLink, param: Tensor) -> dict[str, Tensor]:
+    """The state of a link before its first step."""
+    return dict(zip(link.state_keys, link.transform.init(elements(param).to(compute_dtype(param))), strict=True))
 
 
 def update(recipe: Recipe, grads: Any, state: Any, params: Params, hyperparameters: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -103,6 +106,9 @@ def update(recipe: Recipe, grads: Any, state: Any, params: Params, hyperparamete
             continue
         group, links = known.at(old["step"] + 1)
         links = without(links, known.binder.absent(name, param))
+        for link in links:  # one that was idle so far counts its steps from here
+            if link.state_keys and link.state_keys[0] not in old:
+                old = {**old, **_fresh(link, param), f"{link.label}/since": old["step"]}
         jobs.append(Pure(ParamInfo(name, param, group, place), grad, links, old, known))
     loop(jobs)
     for job in jobs:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -17,21 +17,62 @@ from gradchain.chains.where import rule
 from gradchain.transforms import LearningRate
 from gradchain.types import Carry, ChainError, Context, NoState, Transform
 
+ROUNDING = 1e-12  # a scheduler that ends at 0 may come out below it by as much
 
-def _is_schedule(value: Any) -> bool:
+
+def forgiven(value: Any) -> Any:
+    """A number with the rounding of a scheduler that ends at 0 taken off."""
+    return 0.0 if isinstance(value, float) and -ROUNDING < value < 0 else value
+
+
+def has_tensor(values: Iterable[Any]) -> bool:
+    """Whether some value, or a number in it, is a tensor, which may be written to from step to step."""
+    return any(isinstance(one, Tensor) or (isinstance(one, tuple) and has_tensor(cast("Any", one))) for one in values)
+
+
+def is_schedule(value: Any) -> bool:
+    """Whether a value, or a number in it, is a function of the step."""
+    if isinstance(value, tuple | list):
+        return any(map(is_schedule, cast("Sequence[Any]", value)))
     return callable(value) and not isinstance(value, Tensor)
 
 
-def schedules(chain: Chain) -> dict[str, Any]:
+def _at(value: Any, step: Any) -> Any:
+    """A value with the schedules in it asked for a step."""
+    if isinstance(value, tuple):
+        return tuple(_at(one, step) for one in cast("tuple[Any, ...]", value))
+    return value(step) if is_schedule(value) else value
+
+
+class Schedule(NamedTuple):
+    """A hyperparameter as a function of the step, where the chain has it so, or some of its numbers."""
+
+    given: Any  # a function of the step, or a tuple in which some are
+    owner: str  # the link's label
+    field: str
+    hint: Any
+
+    def __call__(self, step: Any) -> Any:
+        """The value of a step, in the form the group keeps it; ChainError where it does not fit the field."""
+        value = forgiven(_at(self.given, step))
+        if torch.compiler.is_compiling() or isinstance(value, Tensor):
+            return value
+        return checked(f"{self.owner!r}, step {step}", self.field, value, self.hint)
+
+
+def schedules(chain: Chain) -> dict[str, Schedule]:
     """The hyperparameters that the chain gives as functions of the step."""
-    pairs = {key: getattr(link, field) for key, (link, field) in chain.hyperparameters.items()}
-    return {key: value for key, value in pairs.items() if _is_schedule(value)}
+    return {
+        key: Schedule(value, link.label, field, field_hints(type(link))[field])
+        for key, (link, field) in chain.hyperparameters.items()
+        if is_schedule(value := getattr(link, field)) and is_dynamic(type(link), field)
+    }
 
 
 def defaults(chain: Chain) -> dict[str, Any]:
-    """What a parameter group of the chain starts from: the chain's own values, schedules at their first."""
+    """The values that a parameter group of the chain starts from: the chain's own, schedules at their first."""
     values = {key: getattr(link, field) for key, (link, field) in chain.hyperparameters.items()}
-    return {key: value(1) if _is_schedule(value) else value for key, value in values.items()}
+    return {**values, **{key: schedule(1) for key, schedule in schedules(chain).items()}}
 
 
 def with_rate(chain: Chain) -> Chain:
@@ -49,22 +90,28 @@ def common_defaults(recipe: Recipe) -> dict[str, Any]:
     return {key: value for key, value in first.items() if all(key in other for other in others)}
 
 
+def fitting(key: str, link: Transform[Any], field: str, value: Any) -> Any:
+    """A value from a group in the form that the link's field keeps; ChainError where it does not fit."""
+    if is_schedule(value) and is_dynamic(type(link), field):
+        raise ChainError(
+            f"{key}: a schedule is part of the chain, not of a parameter group; found {value!r}. "
+            f"Give it to the chain, as in .optimizer(params, {key}=schedule)."
+        )
+    hint, like = field_hints(type(link))[field], type(link).__dataclass_fields__[field].default
+    return checked(f"{link.label!r}", field, forgiven(value), hint, like)
+
+
 def check(recipe: Recipe, group: Mapping[str, Any]) -> dict[str, Any]:
     """The group's values of its chain's hyperparameters, in the form they are kept in; ChainError where one does not fit.
 
-    Keys that belong to no link are left to whoever put them there (schedulers, trainers).
+    Keys that belong to no link are looked at by ``group_keys.refuse_other_rules``.
     """
     chain = recipe.parts[recipe.label_of(group)]
     given: dict[str, Any] = {}
     links: dict[str, dict[str, Any]] = {}
     for key, (link, field) in chain.hyperparameters.items():
         if key in group:
-            if _is_schedule(group[key]):
-                raise ChainError(
-                    f"{key}: a schedule is part of the chain, not of a parameter group; found {group[key]!r}. "
-                    f"Give it to the chain, as in .optimizer(params, {key}=schedule)."
-                )
-            given[key] = checked(f"{link.label!r}", field, group[key], field_hints(type(link))[field])
+            given[key] = fitting(key, link, field, group[key])
             links.setdefault(link.label, {})[field] = given[key]
     for name, values in links.items():
         _with(chain[name], values).__post_init__()  # limits that concern several fields at once
@@ -88,11 +135,6 @@ def scalar(value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return value.to(torch.float64).reshape(())
     return torch.tensor(value, dtype=torch.float64, device="cpu")
-
-
-def own(value: Any) -> Any:
-    """The value for one group alone: a tensor is cloned, since schedulers write into it."""
-    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _seen(value: Any) -> Any:
@@ -122,6 +164,8 @@ class BoundLink(NamedTuple):
 
 def without(links: tuple[BoundLink, ...], absent: tuple[int, ...]) -> tuple[BoundLink, ...]:
     """The links with those at some positions absent."""
+    if not absent:
+        return links
     return tuple(BoundLink(ABSENT, link.label, ()) if i in absent else link for i, link in enumerate(links))
 
 
@@ -131,10 +175,15 @@ class Binder:
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._binders = {label: ChainBinder(chain) for label, chain in recipe.parts.items()}
+        self._may_idle = any(link.idle for link in recipe.links)
 
     def of(self, group: Mapping[str, Any]) -> ChainBinder:
         """The binder of the group's chain."""
         return self._binders[self._recipe.label_of(group)]
+
+    def idle(self, groups: Sequence[Mapping[str, Any]]) -> list[tuple[int, ...]]:
+        """By group, the positions of the links that do nothing with its values."""
+        return [self.of(group).idle(group) for group in groups] if self._may_idle else []
 
     def bind(self, group: Mapping[str, Any]) -> tuple[BoundLink, ...]:
         """The links with the group's values: numbers that may change as 0-d tensors, the rest as it is."""
@@ -145,12 +194,14 @@ class ChainBinder:
     """A binder for the groups of one chain."""
 
     def __init__(self, chain: Chain) -> None:
+        self.chain = chain
         self.defaults = defaults(chain)
         self.schedules = schedules(chain)
         places = {(link.label, field): key for key, (link, field) in chain.hyperparameters.items()}
         self.keys = tuple(chain.hyperparameters)
         self.used = frozenset[str]().union(*(link.reads | link.writes for link in chain.links))
         self._masks = tuple((i, rule(link.only)) for i, link in enumerate(chain.links) if link.only is not None)
+        self._idle = tuple((i, places[link.label, f], v) for i, link in enumerate(chain.links) for f, v in link.idle.items())
         self._having = {
             trait: [link.label if trait in link.traits else "" for link in chain.links] for trait in ("owns", "averages")
         }
@@ -174,6 +225,10 @@ class ChainBinder:
         """Whether some link works on some parameters only."""
         return bool(self._masks)
 
+    def scheduled(self, group: Mapping[str, Any], step: int) -> dict[str, Any]:
+        """The values that schedules of the chain give a group in a step; ChainError where one does not fit."""
+        return {key: self.schedules[key](step) for key in group["scheduled"] if key in self.schedules}
+
     def check_owners(self, absent: tuple[int, ...], name: str) -> None:
         """ChainError where a parameter is left with two links of which it can have one; rules of masked() may overlap."""
         for trait in ("owns", "averages"):
@@ -188,8 +243,16 @@ class ChainBinder:
         """Positions of the links that do not work on this parameter."""
         return tuple(i for i, only in self._masks if not only(name, param))
 
+    def idle(self, group: Mapping[str, Any]) -> tuple[int, ...]:
+        """Positions of the links that do nothing with the group's values, and keep no state meanwhile."""
+        return tuple(i for i, key, value in self._idle if not isinstance(group[key], Tensor) and group[key] == value)
+
     def bind(self, group: Mapping[str, Any]) -> tuple[BoundLink, ...]:
-        """The links with the group's values."""
+        """The links with the group's values; idle ones are absent."""
+        return without(self.bind_all(group), self.idle(group))
+
+    def bind_all(self, group: Mapping[str, Any]) -> tuple[BoundLink, ...]:
+        """The links with the group's values, idle ones too."""
         bound: list[BoundLink] = []
         for plain, places, label, state_keys in self._plans:
             link = object.__new__(type(plain))  # not through __init__, which would check numbers where tensors stand now

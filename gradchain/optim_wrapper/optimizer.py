@@ -12,18 +12,21 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from gradchain._fields import instead
 from gradchain.chains.chain import Chain
 from gradchain.chains.partition import Partition, Recipe
+from gradchain.optim_wrapper.added import add, parts_of
 from gradchain.optim_wrapper.calls import ascend, check_capture, check_options, collect, gated, means, needed, settle
 from gradchain.optim_wrapper.checkpoint import LoadReport, apart, load
-from gradchain.optim_wrapper.checks import check_gradients, check_states
-from gradchain.optim_wrapper.collectives import nothing_but_zeros
-from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row, check_flatten, refuse_flat_shards
+from gradchain.optim_wrapper.checks import check, check_gradients, only_prepares
+from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row, check_flatten
 from gradchain.optim_wrapper.frozen import moving, resting
-from gradchain.optim_wrapper.hyperparameters import Binder, check, common_defaults, name_in, own, with_rate
+from gradchain.optim_wrapper.group_keys import GroupKeys, refuse_misspelled_options
+from gradchain.optim_wrapper.hyperparameters import Binder, common_defaults, name_in, with_rate
+from gradchain.optim_wrapper.maximize import MAXIMIZE, check_one_direction, checked_flag, downhill, uphill
 from gradchain.optim_wrapper.mode import foreign_mode, import_dynamo, own_mode
 from gradchain.optim_wrapper.modes import averages, check_training, set_mode
-from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, number, numbered, unpair
+from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated
 from gradchain.optim_wrapper.parameters import Links, ParameterTable
 from gradchain.optim_wrapper.report import Report, report
 from gradchain.optim_wrapper.rules import warn_about_rules
@@ -41,7 +44,8 @@ class ChainOptimizer(Optimizer):
     accumulate: calls of ``step`` that make one step, with the mean of their gradients. finite_gate: leave parameters and state
     alone in a step in which any gradient is not finite, without reading it; without the gate, NaN in a gradient stays in that
     parameter and its state, unless a link looks at several parameters at once (a SharedTransform). flatten: make small
-    parameters of one shape views of one buffer, see ``drivers.flat``. hyperparameters: override the chain's for all groups.
+    parameters of one shape views of one buffer, see ``drivers.flat``. maximize: go uphill, in all groups that do not set
+    ``"maximize"`` themselves; the chain sees the negated gradient. hyperparameters: override the chain's for all groups.
     Raises ChainError for an unknown or unfit hyperparameter. A chain without a learning rate gets ``LearningRate(lr=1.0)`` at
     its end.
 
@@ -59,13 +63,15 @@ class ChainOptimizer(Optimizer):
         accumulate: int = 1,
         finite_gate: bool = False,
         flatten: bool = False,
+        maximize: bool = False,
         **hyperparameters: Any,
     ) -> None:
         if not isinstance(chain, Chain | Partition):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ChainError(f"chain must be a Chain; found {chain!r}. Build one with gradchain.chain(...) or a preset.")
         if driver not in DRIVERS:
-            raise ChainError(f"no driver is named {driver!r}; there are: {', '.join(DRIVERS)}. Use one of these.")
+            raise ChainError(f"no driver is named {driver!r}; there are: {', '.join(DRIVERS)}. {instead(driver, DRIVERS)}")
         chain = chain.map(with_rate)
+        refuse_misspelled_options(chain, hyperparameters)
         self.chain = chain.override(hyperparameters) if hyperparameters else chain
         check_options(accumulate, finite_gate, chain.links)
         check_flatten(flatten, driver)
@@ -73,21 +79,20 @@ class ChainOptimizer(Optimizer):
         self.driver, self.accumulate, self.finite_gate, self.flatten = driver, accumulate, finite_gate, flatten
         self._prepare()
         import_dynamo()
-        super().__init__(as_groups(params), common_defaults(self.chain))
+        super().__init__(as_groups(params), {**common_defaults(self.chain), MAXIMIZE: checked_flag(maximize)})
 
     @override
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         if not isinstance(param_group, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"param_group must be a dict; found {type(param_group).__name__}.")
-        for part in [{**part, **check(self.chain, part)} for part in self._parts(param_group)]:
+        for part in [self._keys.taken(part) for part in parts_of(self, param_group)]:
             known = self.binder.of(part)
             if followed := tuple(key for key in known.schedules if key not in part):
                 part.update(scheduled=followed, scheduled_step=0)
             if self.averages:
                 part.setdefault("train_mode", True)
-            for key, value in known.defaults.items():  # each group its own tensor: schedulers write into it
-                part.setdefault(key, own(value))
-            self._add(part)
+            part = {**known.defaults, **part}  # one tensor in all groups, and the caller's own, as in torch.optim
+            add(self, part)
             drop_repeated(self.param_groups[-1])
         self._table.follow(self)
 
@@ -114,6 +119,9 @@ class ChainOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if not torch.compiler.is_compiling():
+            self.follow()
+        self._keys.look(self)
         check_training(self)
         check_capture(self)
         if not self.rules_checked:
@@ -121,32 +129,35 @@ class ChainOptimizer(Optimizer):
         if self.unsettled:
             settle(self)
         if self.accumulate == 1 and not torch.compiler.is_compiling():
-            self._check()
+            check(self)
         else:
             check_gradients(self)
         for label in self._solves:
             refuse_shards(self, label)
+            check_one_direction(self, label)
             closure = needed(closure, self._solves)
         if self._perturbs:
-            ascend(moving(self), needed(closure, self._perturbs))
-            self._check()
-        if self._only_prepares():
+            with uphill(self):
+                jobs = moving(self)
+            ascend(jobs, needed(closure, self._perturbs))
+            check(self)
+        if only_prepares(self):
             self.rows()
         elif self.accumulate == 1 or collect(self):
             self._run(closure, loss)
         return loss
 
     def _run(self, closure: Callable[[], Any] | None, loss: Any) -> None:
-        with means(self) if self.accumulate > 1 else nullcontext():
+        with means(self) if self.accumulate > 1 else nullcontext(), uphill(self):
             if self.accumulate > 1:
-                self._check()
+                check(self)
             if self.finite_gate:
                 self._drive.prepare(self)  # makes the state, in its place
             with gated(self) if self.finite_gate else nullcontext():
                 self._advance_schedules()
                 if self._solves and closure is not None:
-                    solve(self, closure, loss)
-                    self._check()
+                    solve(self, *downhill(self, closure, loss))
+                    check(self)
                 with resting(self):
                     self._drive(self)
 
@@ -205,49 +216,20 @@ class ChainOptimizer(Optimizer):
         self._prepare()
         self.rules_checked = bool(self.state)  # the optimizer that this is a copy of has warned
         for group in self.param_groups:
-            for key, value in self.binder.of(group).defaults.items():
-                group.setdefault(key, own(value))
+            self._keys.complete(group, {MAXIMIZE: self.defaults.get(MAXIMIZE, False), **self.binder.of(group).defaults})
             if self.averages:
                 group.setdefault("train_mode", True)
         self._table.follow(self)
 
-    def _parts(self, group: dict[str, Any]) -> list[dict[str, Any]]:
-        """The group as it is, or one group for each label that occurs in it."""
-        if not isinstance(self.chain, Partition):
-            return [dict(group)]
-        group, g = dict(group), len(self.param_groups)
-        if names := found(group, g, self._guess):
-            group["named"] = names
-        unpair(group)
-        names = names or [name_in(group, g, i) for i in range(len(group["params"]))]
-        return self.chain.split(group, names)
-
-    def _add(self, group: dict[str, Any]) -> None:
-        """Hand the group to torch, which wants names in all groups or in none, together with the names that torch misses."""
-        earlier, g = self.param_groups, len(self.param_groups)
-        names = found(group, g, self._guess)
-        if names is not None and earlier and "param_names" in earlier[0] and (names or self._names_found):
-            group.update({"param_names": names} if names else {})
-            number(group, g)
-        with_names = "param_names" in group or isinstance(next(iter(group["params"]), None), tuple)
-        for empty in [other for other in (*earlier, group) if not other["params"]]:  # goes with either
-            if with_names or any("param_names" in other for other in earlier):
-                empty.setdefault("param_names", [])
-        refuse_flat_shards(self.flatten, group["params"])
-        super().add_param_group(group)
-        if names:
-            group["param_names"] = names
-            numbered(self.param_groups)
-            self._names_found = True
-
     def _prepare(self) -> None:
-        self._names_found, self.rules_checked = False, False  # names beyond what torch finds; see rules
+        self.names_found, self.rules_checked = False, False  # names beyond what torch finds; see rules
         self.unsettled: list[Any] = []  # see calls.gated
         self._perturbs = [link.label for link in self.chain.links if "perturbs" in link.traits]
         self._solves = [link.label for link in self.chain.links if "solves" in link.traits]
         self.averages = averages(self.chain)
-        self._guess = any("names" in link.traits for link in self.chain.links)
+        self.guesses_names = any("names" in link.traits for link in self.chain.links)
         self.binder = Binder(self.chain)
+        self._keys = GroupKeys(self.chain)
         self._drive = DRIVERS[self.driver](self.flatten)
         self._table = ParameterTable(self.binder)
 
@@ -266,38 +248,12 @@ class ChainOptimizer(Optimizer):
             raise AttributeError("no link of this chain averages the weights, so there is no train() and no eval()")
         return lambda: set_mode(self, training)
 
-    def _check(self) -> None:
-        """ChainError where a gradient or a state does not fit its parameter. Costs little where all is as it was."""
-        self._table.follow(self)
-        params = [param for group in self.param_groups for param in group["params"]]
-        grads = [param.grad for param in params]
-        watch = self._drive.watch
-        if watch is None or not watch.holds(self, params, grads):
-            self._drive.watch = None  # no plan fits any more
-            check_gradients(self)
-            self._drive.unfit = check_states(self)
-        elif not watch.gradients_hold(grads):
-            check_gradients(self)
-            watch.gradients_fit(grads)
-
-    def _only_prepares(self) -> bool:
-        """Whether this step can do nothing but make the state, as torch.distributed.checkpoint asks for: it counts as none.
-
-        The gradients are looked at in a first step at a learning rate of 0 only, so that no other step reads them.
-        """
-        if self.state or torch.compiler.is_compiling() or any(bool(group["lr"] != 0) for group in self.param_groups):
-            return False
-        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        return nothing_but_zeros(grads)
-
     def _advance_schedules(self) -> None:
-        for group in self.param_groups:
-            if "scheduled" in group:
-                group["scheduled_step"] += 1
-                schedules = self.binder.of(group).schedules
-                for key in group["scheduled"]:
-                    if key in schedules:
-                        group[key] = schedules[key](group["scheduled_step"])
+        scheduled = [group for group in self.param_groups if "scheduled" in group]
+        steps = [group["scheduled_step"] + 1 for group in scheduled]
+        coming = [self.binder.of(group).scheduled(group, step) for group, step in zip(scheduled, steps, strict=True)]
+        for group, step, values in zip(scheduled, steps, coming, strict=True):  # all are there, so that nothing is half done
+            group.update(values, scheduled_step=step)
         self._table.renew()
 
     def values(self, g: int) -> tuple[Any, ...]:

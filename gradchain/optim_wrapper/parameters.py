@@ -15,7 +15,8 @@ from gradchain.optim_wrapper.checkpoint import fresh_state, host_step
 from gradchain.optim_wrapper.drivers.loop import Row
 from gradchain.optim_wrapper.drivers.program import placed
 from gradchain.optim_wrapper.drivers.watch import same_objects
-from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, name_in, own, scalar, without
+from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, has_tensor, name_in, scalar, without
+from gradchain.optim_wrapper.maximize import MAXIMIZE
 from gradchain.optim_wrapper.names import PLACEHOLDERS, mark
 from gradchain.types import ParamInfo
 
@@ -110,8 +111,8 @@ class ParameterTable:
         """Give a group what its chain needs; a parameter that came from another chain leaves that one's state behind."""
         known = self._binder.of(group)
         if not any(seen.group is group and seen.label == label for seen in self._seen):
-            for key, value in known.defaults.items():
-                group.setdefault(key, own(value))
+            for key, value in {MAXIMIZE: optimizer.defaults.get(MAXIMIZE, False), **known.defaults}.items():
+                group.setdefault(key, value)
             if any(seen.group is group for seen in self._seen):  # the schedules were those of the other chain
                 for key in ("scheduled", "scheduled_step"):
                     group.pop(key, None)
@@ -155,7 +156,7 @@ class ParameterTable:
         values, known = self.values(optimizer, g), self._bound.get(g)
         if known is None or (g not in self._live and known[0] != values):
             known = self._bound[g] = (values, self._binder.bind(optimizer.param_groups[g]), {})
-            if any(isinstance(value, Tensor) for value in values):
+            if has_tensor(values):
                 self._live.add(g)
         return known[1]
 

@@ -6,24 +6,39 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from gradchain._fields import UnknownKeyword, refuse_unknown
 from gradchain.chains import presets
 from gradchain.chains.partition import Recipe
 from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
+OPTIONS = [  # of ChainOptimizer, as trainers that know a class path alone pass them
+    one.replace(annotation=annotation)
+    for one in inspect.signature(ChainOptimizer).parameters.values()
+    if one.kind is KEYWORD and (annotation := {"str": str, "int": int, "bool": bool}[str(one.annotation)])
+]
+
 
 def preset_class(name: str, preset: Callable[..., Recipe]) -> type[ChainOptimizer]:
-    """A class whose constructor takes parameters, then what the preset takes, then ``driver``."""
+    """A class whose constructor takes parameters, then the preset's arguments, then the options of ChainOptimizer."""
     wanted = inspect.signature(preset, eval_str=True)
+    options = [option.name for option in OPTIONS]
 
-    def __init__(self: ChainOptimizer, params: Any, *args: Any, driver: str = "auto", **kwargs: Any) -> None:
-        ChainOptimizer.__init__(self, params, preset(*args, **kwargs), driver=driver)
+    def __init__(self: ChainOptimizer, params: Any, *args: Any, **kwargs: Any) -> None:
+        given = {key: kwargs.pop(key) for key in options if key in kwargs}
+        try:
+            recipe = preset(*args, **kwargs)
+        except UnknownKeyword:  # the options may be nearer
+            refuse_unknown(preset.__name__, preset, kwargs, more=options)
+            raise
+        ChainOptimizer.__init__(self, params, recipe, **given)
 
     kinds = inspect.Parameter
     parameters = [
         kinds("self", kinds.POSITIONAL_OR_KEYWORD),
         kinds("params", kinds.POSITIONAL_OR_KEYWORD),
         *wanted.parameters.values(),
-        kinds("driver", kinds.KEYWORD_ONLY, default="auto", annotation=str),
+        *OPTIONS,
     ]
     by_kind = sorted(parameters, key=lambda one: one.kind)  # a preset's **settings stay last
     __init__.__signature__ = inspect.Signature(by_kind)  # pyright: ignore[reportFunctionMemberAccess]
@@ -72,6 +87,8 @@ HinaAdamW = preset_class("HinaAdamW", presets.hina_adamw)
 HinaAdamWOptimizer = HinaAdamW  # the program's name
 ScheduleFreeAdamW = preset_class("ScheduleFreeAdamW", presets.schedule_free_adamw)
 ScheduleFreeSGD = preset_class("ScheduleFreeSGD", presets.schedule_free_sgd)
+AdamWScheduleFree = ScheduleFreeAdamW  # the names by whose end trainers know them
+SGDScheduleFree = ScheduleFreeSGD
 HinaAdaptive = preset_class("HinaAdaptive", presets.hina_adaptive)
 Muon = preset_class("Muon", presets.muon)
 CMuon = preset_class("CMuon", presets.c_muon)

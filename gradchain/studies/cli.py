@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gradchain._fields import instead
 from gradchain.chains import presets
 from gradchain.chains.partition import Recipe
 from gradchain.optim_wrapper.traffic import traffic_table
@@ -33,9 +34,11 @@ def _setting(text: str) -> tuple[str, Any]:
 
 def _preset(name: str, settings: Sequence[tuple[str, Any]] = ()) -> Recipe:
     if name not in PRESETS:
-        raise ChainError(f"no preset is named {name!r}; there are: {', '.join(PRESETS)}. Use one of these.")
+        raise ChainError(f"no preset is named {name!r}; there are: {', '.join(PRESETS)}. {instead(name, PRESETS)}")
     try:
         return getattr(presets, name)(**dict(settings))
+    except ChainError:
+        raise
     except TypeError as error:
         raise ChainError(f"{name}{inspect.signature(getattr(presets, name))}: {error}. Use these keywords.") from error
 
@@ -88,7 +91,8 @@ def _show(options: argparse.Namespace) -> None:
 
 def _ablate(options: argparse.Namespace) -> None:
     if options.task not in TASKS:
-        raise ChainError(f"no task is named {options.task!r}; there are: {', '.join(TASKS)}. Use one of these.")
+        there = ", ".join(TASKS)
+        raise ChainError(f"no task is named {options.task!r}; there are: {there}. {instead(options.task, TASKS)}")
     task = TASKS[options.task]
     chain = _preset(options.preset, options.set)
     steps = options.steps or (task.published_steps if options.published else task.steps)

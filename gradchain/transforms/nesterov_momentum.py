@@ -5,8 +5,8 @@
 Reads    update.   Writes  update.   State  buffer: like the parameter.   Cost  2 reads, 2 writes.
 Shapes   any; elementwise.   Units  those of update; the steady gain is 1 / (1 - mu).
 Place    before LearningRate.
-Fields   momentum (mu): decay of the sum, > 0.
-Raises   ChainError if momentum is not positive.
+Fields   momentum (mu): decay of the sum, >= 0. While it is the number 0 the link is left out and keeps no buffer.
+Raises   ChainError if momentum is negative.
 Source   Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013,
          in the form of torch.optim.SGD.
 Differs  nothing known.
@@ -14,8 +14,9 @@ Differs  nothing known.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,8 +34,9 @@ class NesterovMomentum(Transform[NesterovMomentumState]):
     """Momentum with Nesterov's look-ahead."""
 
     State = NesterovMomentumState
+    idle: ClassVar[Mapping[str, float]] = {"momentum": 0.0}
 
-    momentum: Annotated[float, "(0, inf)"] = 0.9
+    momentum: Annotated[float, "[0, inf)"] = 0.9
 
     @override
     def init(self, param: Tensor) -> NesterovMomentumState:

@@ -142,7 +142,7 @@ def test_equality_repr_and_pickle():
         (lambda: presets.adam(betas=(0.9, 1.5)), r"betas must be each a number in \[0, 1\).*found \(0.9, 1.5\)"),
         (lambda: presets.adam(betas=(0.9,)), "betas must be 2 numbers"),
         (lambda: presets.adam(betas=0.9), "betas must be 2 numbers"),
-        (lambda: presets.adam(lr=-1e-3), r"lr must be a number in \[0, inf\).*found -0.001. Pass a lr that fits"),
+        (lambda: presets.adam(lr=-1e-3), r"lr must be a number in \[0, inf\).*found -0.001. Pass lr=0.001, for example"),
         (lambda: presets.adam(lr="fast"), "lr must be a number.*found 'fast'"),
         (lambda: presets.adam(lr=True), "lr must be a number.*found True"),
         (lambda: presets.adam(eps=float("nan")), "eps must be a number"),

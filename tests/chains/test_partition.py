@@ -130,7 +130,7 @@ def test_groups_hold_the_hyperparameters_of_their_chain_and_overrides_by_label()
     assert rates == [("ball", 0.3), ("adam", 0.3), ("ball", 0.8), ("adam", 0.7)]
     ball, adam = optimizer.param_groups[:2]
     assert "betas" not in ball and "momentum" not in adam and adam["betas"] == (0.5, 0.6) and adam["eps"] == 0.5
-    assert set(optimizer.defaults) == {"lr", "weight_decay"}  # what all groups have
+    assert set(optimizer.defaults) == {"lr", "weight_decay", "maximize"}  # what all groups have
 
 
 def test_one_cycle_drives_all_labels():

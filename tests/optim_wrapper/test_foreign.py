@@ -159,8 +159,34 @@ def test_a_switch_of_the_saved_run_that_the_chain_lacks_is_remarked(saved, ours,
     assert identical(snapshot(optimizer), before)
 
 
-def test_a_run_that_went_uphill_is_refused():
-    optimizer = presets.adam().optimizer(params())
-    with pytest.raises(ChainError, match="maximize=True; a chain minimizes"):
-        optimizer.load_state_dict(saved_by(optim.Adam, maximize=True))
-    assert not optimizer.state
+@pytest.mark.parametrize(("theirs", "ours"), [(optim.Adam, presets.adam()), (optim.SGD, presets.sgd())], ids=["adam", "sgd"])
+def test_a_run_that_went_uphill_goes_on_uphill(theirs, ours):
+    torchs = theirs(a := params(), lr=0.01, maximize=True)
+    steps(torchs, 3)
+    optimizer = ours.optimizer(b := copied(a))
+    assert optimizer.load_state_dict(through_a_file(torchs.state_dict()), strict=True).clean
+    assert optimizer.param_groups[0]["maximize"] is True
+    steps(torchs, 5, start=3)
+    steps(optimizer, 5, start=3)
+    torch.testing.assert_close(b, a, rtol=1e-11, atol=1e-12)
+
+
+def test_momentum_that_a_run_of_torch_had_goes_on_in_a_chain_without():
+    torchs = optim.SGD(a := params(), lr=0.01, momentum=0.9, dampening=0.1)
+    steps(torchs, 3)
+    optimizer = presets.sgd().optimizer(b := copied(a))
+    assert optimizer.load_state_dict(through_a_file(torchs.state_dict()), strict=True).clean
+    steps(torchs, 5, start=3)
+    steps(optimizer, 5, start=3)
+    torch.testing.assert_close(b, a, rtol=1e-11, atol=1e-12)
+
+
+def test_a_rule_of_a_saved_run_that_never_stepped_is_remarked():
+    saved = optim.SGD(params(), momentum=0.9, nesterov=True).state_dict()
+    optimizer = presets.sgd().optimizer(params())
+    with pytest.raises(ChainError, match="saved with nesterov=True"):
+        optimizer.load_state_dict(saved, strict=True)
+    with pytest.warns(ChainWarning, match="saved with nesterov=True"):
+        optimizer.load_state_dict(saved)
+    assert "nesterov" not in optimizer.param_groups[0]
+    steps(optimizer, 2)

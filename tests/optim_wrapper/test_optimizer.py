@@ -256,7 +256,7 @@ def test_a_preset_class_is_a_torch_optimizer_that_tools_can_inspect_and_pickle(n
     cls = getattr(optim_wrapper, name)
     assert issubclass(cls, optim.Optimizer) and cls.__module__.startswith("gradchain.optim_wrapper")
     signature = inspect.signature(cls)
-    assert list(signature.parameters)[:2] == ["params", "lr"] and list(signature.parameters)[-1] == "driver"
+    assert list(signature.parameters)[:2] == ["params", "lr"] and list(signature.parameters)[-1] == "maximize"
     assert all(
         p.default is not p.empty and not isinstance(p.annotation, str) for k, p in signature.parameters.items() if k != "params"
     )

@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 from torch import nn, optim
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
-from training import param, steps
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
+from training import identical, param, snapshot, steps
 
-from gradchain import presets
+from gradchain import ChainError, presets
 
 
 @pytest.mark.parametrize(
@@ -44,17 +44,17 @@ def test_schedulers_of_torch_work_as_on_torch_optimizers(ours, theirs, schedule)
 
 def test_one_cycle_without_momentum_says_so():
     with pytest.raises(ValueError, match="momentum"):
-        OneCycleLR(presets.sgd().optimizer([param(1)]), max_lr=0.2, total_steps=12)
+        OneCycleLR(presets.adagrad().optimizer([param(1)]), max_lr=0.2, total_steps=12)
 
 
-def test_groups_do_not_share_a_tensor_learning_rate():
-    given = torch.tensor(0.1)
-    optimizer = presets.sgd().optimizer([{"params": [param(2)]}, {"params": [param(2)]}], lr=given)
-    scheduler = LambdaLR(optimizer, [lambda epoch: 1.0 / (1 + epoch), lambda epoch: 1.0])
-    steps(optimizer)
-    scheduler.step()
-    assert [float(group["lr"]) for group in optimizer.param_groups] == pytest.approx([0.05, 0.1])
-    assert given == torch.tensor(0.1)
+def test_a_schedule_that_leaves_its_range_is_refused_with_nothing_changed():
+    optimizer = presets.adam(lr=0.1, betas=(lambda step: 0.8 if step < 3 else 1.5, 0.99)).optimizer([p := param(3)])
+    steps(optimizer, 2)
+    before = snapshot(optimizer)
+    with pytest.raises(ChainError, match=r"'moments', step 3: betas must be each a number in \[0, 1\)"):
+        steps(optimizer, 1)
+    assert identical(snapshot(optimizer), before) and optimizer.param_groups[0]["betas"] == (0.8, 0.99)
+    assert p.grad is not None
 
 
 def test_a_schedule_stands_in_the_group_as_its_current_value():

@@ -142,6 +142,63 @@ def test_every_number_may_be_a_schedule_of_the_step(entry, case):
     assert set(floats) == {key for group in scheduled.param_groups for key in group["scheduled"]}
 
 
+CYCLING = {
+    "CyclicLR with momentum": lambda o: s.CyclicLR(o, 0.01, 0.1, 3),
+    "CyclicLR down": lambda o: s.CyclicLR(o, 0.01, 0.1, 2, 3, mode="exp_range", gamma=0.9),
+    "OneCycleLR with momentum": lambda o: s.OneCycleLR(o, 0.2, total_steps=13),
+    "OneCycleLR linear": lambda o: s.OneCycleLR(o, 0.2, total_steps=13, anneal_strategy="linear", three_phase=True),
+    "chained": lambda o: s.ChainedScheduler([s.LinearLR(o, 0.2, 1.0, 5), s.CosineAnnealingLR(o, 7), s.StepLR(o, 4, 0.5)]),
+    "sequential": lambda o: s.SequentialLR(
+        o, [s.LinearLR(o, 0.1, 1.0, 3), s.CosineAnnealingLR(o, 6), s.ExponentialLR(o, 0.5)], [3, 9]
+    ),
+    "warm restarts of one cycle": lambda o: s.CosineAnnealingWarmRestarts(o, 2, 2, eta_min=1e-3),
+}
+TORCH = {"SGD": optim.SGD, "Adam": optim.Adam}
+KWARGS = {
+    "SGD": [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"maximize": True}, {"weight_decay": 0.1}],
+    "Adam": [{}, {"weight_decay": 0.1, "amsgrad": True}, {"maximize": True}],
+}
+KEYS = ("lr", "momentum", "betas")
+
+
+def run_of(build, optimizer, ps):
+    """Rates, momenta and parameters of 12 steps; or the error with which it ends."""
+    seen = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scheduler = build(optimizer)
+            for i in range(12):
+                advance(optimizer, i)
+                tick(scheduler)
+                values = [
+                    [torch.as_tensor(group[key]).tolist() for key in KEYS if key in group] for group in optimizer.param_groups
+                ]
+                seen.append((values, [p.detach().clone() for p in ps]))
+    except (ValueError, TypeError, KeyError) as error:
+        return type(error)
+    return seen
+
+
+@pytest.mark.parametrize("build", [*SCHEDULERS.values(), *CYCLING.values()], ids=[*SCHEDULERS, *CYCLING])
+@pytest.mark.parametrize(("name", "kwargs"), [(n, k) for n, all_ in KWARGS.items() for k in all_], ids=str)
+@pytest.mark.parametrize("kind", [float, lambda lr: torch.tensor(lr, dtype=torch.float64)], ids=["float", "tensor"])
+def test_our_sgd_and_adam_run_under_every_scheduler_as_torch_s(build, name, kwargs, kind):
+    """Where torch's own class fails, so does ours."""
+    runs = []
+    for cls in (TORCH[name], CLASSES[name]):
+        ps = [nn.Parameter(p.detach().double()) for p in params()]
+        groups = [{"params": ps[:1], "lr": kind(0.1)}, {"params": ps[1:], "lr": kind(0.03)}]
+        runs.append(run_of(build, cls(groups, **kwargs), ps))
+    theirs, ours = runs
+    if isinstance(theirs, type) or isinstance(ours, type):
+        assert theirs is ours
+        return
+    for i, ((their_values, a), (our_values, b)) in enumerate(zip(theirs, ours, strict=True)):
+        assert our_values == their_values, f"step {i}"
+        torch.testing.assert_close(b, a, rtol=1e-11, atol=1e-11)
+
+
 def test_what_schedulers_write_into_groups_is_no_link_s():
     """OneCycleLR keeps its bounds under max_lr and min_lr; links with fields of these names keep theirs elsewhere."""
     written = set()

@@ -7,11 +7,24 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from gradchain._fields import checked
+from gradchain._fields import checked, refuse_unknown
 from gradchain.chains.chain import Chain
+from gradchain.chains.partition import Recipe
 
 P = ParamSpec("P")
+R = TypeVar("R", bound=Recipe)
 F = TypeVar("F", bound=Callable[..., Chain])
+
+
+def preset(function: Callable[P, R]) -> Callable[P, R]:
+    """A preset that answers a keyword it does not take with its own name and the nearest one."""
+
+    @wraps(function)
+    def with_known_keywords(*args: P.args, **kwargs: P.kwargs) -> R:
+        refuse_unknown(function.__name__, with_known_keywords, kwargs)
+        return function(*args, **kwargs)
+
+    return with_known_keywords
 
 
 def checking(preset: Callable[P, Chain]) -> Callable[P, Chain]:
@@ -22,7 +35,8 @@ def checking(preset: Callable[P, Chain]) -> Callable[P, Chain]:
     def with_checks(*args: P.args, **kwargs: P.kwargs) -> Chain:
         given = takes.bind(*args, **kwargs)
         for key, value in given.arguments.items():
-            given.arguments[key] = checked(repr(preset.__name__), key, value, takes.parameters[key].annotation)
+            takes_here = takes.parameters[key]
+            given.arguments[key] = checked(repr(preset.__name__), key, value, takes_here.annotation, takes_here.default)
         return preset(*given.args, **given.kwargs)
 
     return with_checks

@@ -12,6 +12,7 @@ from typing import Any
 
 from gradchain.chains.chain import Chain, chain
 from gradchain.chains.masked import masked
+from gradchain.chains.presets._arguments import preset
 from gradchain.chains.presets._refusal import refusing
 from gradchain.chains.where import matrices
 from gradchain.transforms import (
@@ -56,6 +57,7 @@ def _when(wanted: bool, *links: Link) -> tuple[Link, ...]:
 
 
 @refusing("the program handed it to bitsandbytes, where nothing read it", *BITSANDBYTES)
+@preset
 def adaptive_hina(
     lr: float = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -147,12 +149,14 @@ def adaptive_hina(
     )
 
 
+@preset
 def adaptive_hina_general(**changes: Any) -> Chain:
     """AdaptiveHina as its README has it for training in general; keywords change what that says."""
     said: dict[str, Any] = {"wd_transition_steps": 800, "wd_decay_factor": 0.75}
     return adaptive_hina(**{**said, **changes})
 
 
+@preset
 def adaptive_hina_large_model(**changes: Any) -> Chain:
     """AdaptiveHina as its README has it for large models; keywords change what that says."""
     said: dict[str, Any] = {
@@ -171,6 +175,7 @@ def adaptive_hina_large_model(**changes: Any) -> Chain:
     return adaptive_hina(**{**said, **changes})
 
 
+@preset
 def adaptive_hina_sd_lora(**changes: Any) -> Chain:
     """AdaptiveHina as its README has it for LoRA of Stable Diffusion; keywords change what that says."""
     said: dict[str, Any] = {
@@ -186,6 +191,7 @@ def adaptive_hina_sd_lora(**changes: Any) -> Chain:
     return adaptive_hina(**{**said, **changes})
 
 
+@preset
 def adaptive_hina_low_memory(**changes: Any) -> Chain:
     """AdaptiveHina as its README has it where memory is short; keywords change what that says."""
     said: dict[str, Any] = {

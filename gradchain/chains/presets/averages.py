@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gradchain.chains.chain import Chain, chain
 from gradchain.chains.masked import masked
+from gradchain.chains.presets._arguments import preset
 from gradchain.chains.presets._refusal import refusing
 from gradchain.chains.where import matrices
 from gradchain.transforms import (
@@ -34,6 +35,7 @@ Betas = tuple[float, float]
 ThreeBetas = tuple[float, float, float]
 
 
+@preset
 def radam(
     lr: float = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -48,6 +50,7 @@ def radam(
     return chain(L2(weight_decay=weight_decay), core, rate)
 
 
+@preset
 def ademamix(
     lr: float = 1e-3,
     betas: ThreeBetas = (0.9, 0.999, 0.9999),
@@ -63,6 +66,7 @@ def ademamix(
 
 
 @refusing("give vectors a group with a learning rate of its own", "lr_1d", "lr_1d_factor")
+@preset
 def mars(
     lr: float = 3e-3,
     betas: Betas = (0.95, 0.99),
@@ -83,6 +87,7 @@ def mars(
     return chain(*masked(reduced, by=matrices), *masked(vectors, by=~matrices), LearningRate(lr=lr))
 
 
+@preset
 def laprop(lr: float = 4e-4, betas: Betas = (0.9, 0.999), eps: float = 1e-15, weight_decay: float = 0.0) -> Chain:
     """Adam that normalizes before it averages, with decay after the step."""
     core = (CorrectedSecondMoment(beta2=betas[1]), Normalize(eps=eps), RateWeightedMomentum(momentum=betas[0]))
@@ -95,6 +100,7 @@ def laprop(lr: float = 4e-4, betas: Betas = (0.9, 0.999), eps: float = 1e-15, we
     "cautious_factor",
     "decoupled_wd",
 )
+@preset
 def adam_atan2(
     lr: float = 1e-4,
     betas: Betas = (0.9, 0.99),
@@ -108,6 +114,7 @@ def adam_atan2(
     return chain(Moments(betas=betas), Atan2(a=a, b=b), decay, LearningRate(lr=lr))
 
 
+@preset
 def adan(
     lr: float = 1e-3,
     betas: ThreeBetas = (0.98, 0.92, 0.99),
@@ -125,6 +132,7 @@ def adan(
 
 
 @refusing("sharded parameters are found out, and statistics take every element", "fsdp_in_use", "slice_p")
+@preset
 def prodigy(
     lr: float = 1.0,
     betas: Betas = (0.9, 0.999),
@@ -153,6 +161,7 @@ def prodigy(
     return chain(L2(weight_decay=weight_decay), *core, ApplyScale(), LearningRate(lr=lr))
 
 
+@preset
 def kahan_adamw(lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2) -> Chain:
     """AdamW that keeps what parameters in low precision round away of its steps."""
     core = (Moments(betas=betas), Normalize(eps=eps), WeightDecay(weight_decay=weight_decay))

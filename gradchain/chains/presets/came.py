@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradchain.chains.chain import Chain, chain
-from gradchain.chains.presets._arguments import checking
+from gradchain.chains.presets._arguments import checking, preset
 from gradchain.chains.presets._refusal import refusing
 from gradchain.transforms import (
     ApplyScale,
@@ -27,6 +27,7 @@ from gradchain.types import Transform
 NEVER = 2**62  # a warm-up longer than any run
 
 
+@preset
 @checking
 def came(
     lr: float = 2e-4,
@@ -52,6 +53,7 @@ def came(
     "do_paramiter_swapping",
     "paramiter_swapping_factor",
 )
+@preset
 @checking
 def automagic(
     lr: float = 1e-6,

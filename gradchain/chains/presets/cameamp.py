@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from gradchain.chains.chain import Chain, chain
-from gradchain.chains.presets._arguments import checking, form_of
+from gradchain.chains.presets._arguments import checking, form_of, preset
 from gradchain.chains.presets._phases import Link, half_of, until, when
 from gradchain.chains.presets._refusal import refusing
 from gradchain.transforms import (
@@ -63,6 +63,7 @@ def _penalties(warmup_steps: int, frequency: float | None, rank: float | None) -
 @refusing("describe() and optimizer.report() tell what happens", "verbose")
 @refusing("its in-place form is another, broken rule", "tam_use_inplace_ops")
 @refusing("the similarity is per parameter, or per row with tam_correlation_method='vectorized'", "tam_large_tensor_threshold")
+@preset
 @checking
 def cameamp(
     lr: Annotated[float, "(0, inf)"] = 1e-6,
@@ -130,12 +131,14 @@ def cameamp(
     )
 
 
+@preset
 @form_of(cameamp)
 def cameamp_lora(lr: float = 1e-6, **settings: Any) -> Chain:
     """CameAMP for LoRA: all regularizers, unless the settings say otherwise."""
     return cameamp(lr, **settings)
 
 
+@preset
 @form_of(cameamp)
 def cameamp_full_finetune(
     lr: float = 1e-6, *, full_finetune: bool = True, lora_rank_penalty: bool = False, **settings: Any
@@ -144,12 +147,14 @@ def cameamp_full_finetune(
     return cameamp(lr, full_finetune=full_finetune, lora_rank_penalty=lora_rank_penalty, **settings)
 
 
+@preset
 @form_of(cameamp)
 def cameamp_image(lr: float = 1e-4, *, frequency_penalty: float = 0.08, **settings: Any) -> Chain:
     """CameAMP with the README's settings for images."""
     return cameamp(lr, frequency_penalty=frequency_penalty, **settings)
 
 
+@preset
 @form_of(cameamp)
 def cameamp_language(
     lr: float = 2e-5, *, edge_suppression: bool = False, spatial_awareness: bool = False, **settings: Any

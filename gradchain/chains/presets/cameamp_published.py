@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from gradchain.chains.chain import Chain, chain
-from gradchain.chains.presets._arguments import checking
+from gradchain.chains.presets._arguments import checking, preset
 from gradchain.chains.presets._phases import half_of, since, until, when
 from gradchain.chains.presets._refusal import refusing
 from gradchain.transforms import (
@@ -46,6 +46,7 @@ BROKEN = ("lora_rank_penalty", "rank_penalty_strength", "low_rank_emphasis", "us
 
 @refusing("that version kept it and did nothing with it", "eta", "full_finetune")
 @refusing("describe() and optimizer.report() tell what happens", "verbose")
+@preset
 @checking
 def cameamp_improved(
     lr: float = 1e-6,
@@ -107,6 +108,7 @@ def cameamp_improved(
 @refusing("its torque on LoRA's matrices grows without bound", *BROKEN)
 @refusing("without dual momentum, take cameamp_improved", "enable_dual_momentum")
 @refusing("nothing is cached here", "enable_cache", "max_cache_size")
+@preset
 @checking
 def cameamp_dual(
     lr: float = 1e-6,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from gradchain.chains.chain import Chain, chain
-from gradchain.chains.presets._arguments import checking
+from gradchain.chains.presets._arguments import checking, preset
 from gradchain.chains.presets._phases import Link, half_of, since, until
 from gradchain.chains.presets._refusal import refusing
 from gradchain.transforms import (
@@ -49,6 +49,7 @@ Four = tuple[float, float, float, float]
 
 
 @refusing("describe() and optimizer.report() tell what happens", "verbose")
+@preset
 @checking
 def cameamp_original(
     lr: float = 1e-6,
@@ -94,6 +95,7 @@ def cameamp_original(
 
 
 @refusing("describe() and optimizer.report() tell what happens", "verbose")
+@preset
 @checking
 def cameamp_original_8bit(
     lr: float = 1e-6,
@@ -123,6 +125,7 @@ def cameamp_original_8bit(
 
 @refusing("describe() and optimizer.report() tell what happens", "verbose")
 @refusing("that version kept it and did nothing with it", "clip_threshold")
+@preset
 @checking
 def cameamp_adopt(
     lr: float = 1e-6,
@@ -161,6 +164,7 @@ def cameamp_adopt(
 
 @refusing("describe() and optimizer.report() tell what happens", "verbose")
 @refusing("that version kept it and did nothing with it", "context_window", "edge_threshold", "adaptation_rate")
+@preset
 @checking
 def cameamp_last(
     lr: float = 1e-6,
@@ -201,6 +205,7 @@ def cameamp_last(
 
 @refusing("describe() and optimizer.report() tell what happens", "verbose")
 @refusing("that version kept it and did nothing with it", "clip_threshold")
+@preset
 @checking
 def cameamp_ges(
     lr: float = 1e-6,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.presets._arguments import preset
 from gradchain.transforms import (
     L2,
     AMSGradMoments,
@@ -29,19 +30,21 @@ from gradchain.types import ChainError
 Betas = tuple[float, float]
 
 
+@preset
 def sgd(
     lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False
 ) -> Chain:
-    """Gradient descent, with heavy-ball or Nesterov momentum where momentum > 0."""
+    """Gradient descent with heavy-ball or Nesterov momentum, which keeps no buffer while momentum is 0."""
     if nesterov and (momentum == 0 or dampening != 0):
         raise ChainError(
             f"nesterov needs momentum > 0 and dampening = 0; found momentum={momentum!r}, dampening={dampening!r}. "
             "Change these or leave nesterov out."
         )
     ball = NesterovMomentum(momentum=momentum) if nesterov else Momentum(momentum=momentum, dampening=dampening)
-    return chain(L2(weight_decay=weight_decay), *([ball] if momentum != 0 else []), LearningRate(lr=lr))
+    return chain(L2(weight_decay=weight_decay), ball, LearningRate(lr=lr))
 
 
+@preset
 def adam(
     lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0, amsgrad: bool = False
 ) -> Chain:
@@ -50,6 +53,7 @@ def adam(
     return chain(L2(weight_decay=weight_decay), moments, Normalize(eps=eps), LearningRate(lr=lr))
 
 
+@preset
 def adamw(
     lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False
 ) -> Chain:
@@ -58,11 +62,13 @@ def adamw(
     return chain(moments, Normalize(eps=eps), WeightDecay(weight_decay=weight_decay), LearningRate(lr=lr))
 
 
+@preset
 def amsgrad(lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0) -> Chain:
     """Adam with the largest second moment so far: ``adam(amsgrad=True)``."""
     return adam(lr, betas, eps, weight_decay, amsgrad=True)
 
 
+@preset
 def nadam(
     lr: float = 2e-3,
     betas: Betas = (0.9, 0.999),
@@ -78,6 +84,7 @@ def nadam(
     return chain(L2(weight_decay=weight_decay), *core, LearningRate(lr=lr))
 
 
+@preset
 def rmsprop(
     lr: float = 1e-2,
     alpha: float = 0.99,
@@ -88,10 +95,11 @@ def rmsprop(
 ) -> Chain:
     """Gradients over the root of their average square (centered: of their variance)."""
     second = CenteredSecondMoment(alpha=alpha) if centered else SecondMoment(alpha=alpha)
-    ball = [Momentum(momentum=momentum)] if momentum != 0 else []
-    return chain(L2(weight_decay=weight_decay), second, Normalize(eps=eps), *ball, LearningRate(lr=lr))
+    core = (second, Normalize(eps=eps), Momentum(momentum=momentum))
+    return chain(L2(weight_decay=weight_decay), *core, LearningRate(lr=lr))
 
 
+@preset
 def adagrad(
     lr: float = 1e-2,
     lr_decay: float = 0.0,
@@ -109,11 +117,13 @@ def adagrad(
     )
 
 
+@preset
 def lion(lr: float = 1e-4, betas: Betas = (0.9, 0.99), weight_decay: float = 0.0) -> Chain:
     """Sign of an interpolated momentum, with decoupled weight decay."""
     return chain(Lion(betas=betas), WeightDecay(weight_decay=weight_decay), LearningRate(lr=lr))
 
 
+@preset
 def adafactor(
     lr: float = 1e-2,
     beta2_decay: float = -0.8,

@@ -11,6 +11,7 @@ from typing import Any
 
 from gradchain.chains.chain import Chain, chain
 from gradchain.chains.masked import masked
+from gradchain.chains.presets._arguments import preset
 from gradchain.chains.presets._refusal import refusing
 from gradchain.chains.where import matrices
 from gradchain.transforms import (
@@ -59,6 +60,7 @@ def _aligned(use_grams: bool, use_cautious: bool, mask: Link) -> tuple[Link, ...
 
 
 @refusing("the program handed it to bitsandbytes, where nothing read it", *BITSANDBYTES)
+@preset
 def hina_adamw(
     lr: float = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -118,18 +120,21 @@ def hina_adamw(
     )
 
 
+@preset
 def hina_adamw_sd_lora(**changes: Any) -> Chain:
     """HinaAdamW as its README has it for LoRA of Stable Diffusion; keywords change what that says."""
     said: dict[str, Any] = {"lr": 8e-4, "wd_transition_steps": 800, "wd_decay_factor": 0.75}
     return hina_adamw(**{**said, **changes})
 
 
+@preset
 def hina_adamw_language(**changes: Any) -> Chain:
     """HinaAdamW as its README has it for language models; keywords change what that says."""
     said: dict[str, Any] = {"lr": 5e-4, "alora_ratio": 20.0, "wd_transition_steps": 1200, "wd_decay_factor": 0.8}
     return hina_adamw(**{**said, **changes})
 
 
+@preset
 def hina_adamw_lokr(**changes: Any) -> Chain:
     """HinaAdamW as its README has it for LoKr; keywords change what that says."""
     said: dict[str, Any] = {"alora_ratio": 18.0, "wd_transition_steps": 600, "wd_decay_factor": 0.8, "wd_min_ratio": 0.18}

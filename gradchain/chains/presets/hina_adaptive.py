@@ -6,6 +6,7 @@ Its edge damping and its penalty on matrices stand behind AGR and ahead of the o
 from __future__ import annotations
 
 from gradchain.chains.chain import Chain
+from gradchain.chains.presets._arguments import preset
 from gradchain.chains.presets.adaptive_hina import adaptive_hina
 from gradchain.transforms import EdgeDamping, ElementLRMask, Signal, TopEigenvalueL2
 from gradchain.types import ChainError
@@ -22,6 +23,7 @@ ELSEWHERE = {  # what can be switched on there and has no place in this chain
 OWN = ("edge_suppression", "edge_penalty", "edge_threshold", "lora_rank_penalty", "rank_penalty_strength")
 
 
+@preset
 def hina_adaptive(
     lr: float = 1e-3,
     betas: tuple[float, float] = (0.9, 0.999),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.presets._arguments import preset
 from gradchain.transforms import (
     L2,
     FirstMoment,
@@ -45,6 +46,7 @@ def _finish(core: list[Transform[Any]], lr: float, weight_decay: float, decay: D
     raise ChainError(f"decay must be 'decoupled' or 'coupled'; found {decay!r}. Pass one of these.")
 
 
+@preset
 def ladam(
     lr: float = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -98,6 +100,7 @@ def _published_wave(
     )
 
 
+@preset
 def ladagrad(
     lr: float = 1e-2,
     lr_decay: float = 0.0,
@@ -115,6 +118,7 @@ def ladagrad(
     return _finish(core, lr, weight_decay, decay)
 
 
+@preset
 def lrmsprop(
     lr: float = 1e-2,
     alpha: float = 0.99,
@@ -129,5 +133,5 @@ def lrmsprop(
 ) -> Chain:
     """RMSprop with Laplacian smoothing of the average square."""
     smooth = Laplacian(c2=c2, stencil=stencil, min_spatial_size=min_spatial_size, bounded=not published)
-    ball: list[Transform[Any]] = [Momentum(momentum=momentum)] if momentum != 0 else []
-    return _finish([SecondMoment(alpha=alpha), smooth, Normalize(eps=eps), *ball], lr, weight_decay, decay)
+    core: list[Transform[Any]] = [SecondMoment(alpha=alpha), smooth, Normalize(eps=eps), Momentum(momentum=momentum)]
+    return _finish(core, lr, weight_decay, decay)

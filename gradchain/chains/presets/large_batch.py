@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.presets._arguments import preset
 from gradchain.transforms import (
     LARS,
     ClipNormalizedRMS,
@@ -18,6 +19,7 @@ from gradchain.transforms import (
 Betas = tuple[float, float]
 
 
+@preset
 def lamb(
     lr: float = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -30,6 +32,7 @@ def lamb(
     return chain(*core, TrustRatio(weight_norm_range=weight_norm_range), LearningRate(lr=lr))
 
 
+@preset
 def lars(
     lr: float = 1.0,
     momentum: float = 0.9,
@@ -42,6 +45,7 @@ def lars(
     return chain(LARS(trust_coefficient=trust_coefficient, weight_decay=weight_decay), sums, LearningRate(lr=lr))
 
 
+@preset
 def stable_adamw(lr: float = 1e-3, betas: Betas = (0.9, 0.99), eps: float = 1e-6, weight_decay: float = 0.01) -> Chain:
     """AdamW that steps less where gradients surge."""
     core = (Moments(betas=betas), Normalize(eps=eps), WeightDecay(weight_decay=weight_decay))

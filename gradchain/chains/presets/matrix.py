@@ -6,6 +6,7 @@ from typing import Literal
 
 from gradchain.chains.chain import Chain, chain
 from gradchain.chains.partition import Partition, partition
+from gradchain.chains.presets._arguments import preset
 from gradchain.chains.presets.came import came
 from gradchain.chains.presets.classic import adamw
 from gradchain.chains.where import Where, hidden_matrices
@@ -15,6 +16,7 @@ Scale = Literal["original", "match_rms_adamw", "rms_to_rms", "none"]
 Precision = Literal["full", "bfloat16"]
 
 
+@preset
 def muon(
     lr: float = 1e-3,
     weight_decay: float = 0.1,
@@ -34,6 +36,7 @@ def muon(
     )
 
 
+@preset
 def c_muon(
     lr: float = 1e-3,
     weight_decay: float = 0.1,
@@ -49,6 +52,7 @@ def c_muon(
     return base.insert_after("orthogonalize", Cautious())
 
 
+@preset
 def came_muon(
     lr: float = 2e-4,
     eps: tuple[float, float] = (1e-30, 1e-16),
@@ -65,6 +69,7 @@ def came_muon(
     return base.insert_after("factored_confidence", link)
 
 
+@preset
 def muon_adamw(
     lr: float = 1e-3,
     weight_decay: float = 0.1,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.presets._arguments import preset
 from gradchain.transforms import (
     AllPairsGuide,
     ClipValue,
@@ -47,6 +48,7 @@ def _guide(version: str, published: bool, beta_0: float, lr_R: float, **keywords
     return kind(**{"beta_0" if published else "beta": beta_0}, **given)
 
 
+@preset
 def relational_gradient(
     lr: float = 0.01,
     beta_0: float = 0.1,

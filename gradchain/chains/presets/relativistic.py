@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.presets._arguments import preset
 from gradchain.transforms import (
     L2,
     AMSGradMoments,
@@ -45,6 +46,7 @@ def _limit(speed_limit: float, mode: Mode, warmup: int, profile: Profile, publis
     return kind(speed_limit=speed_limit, speed_profile="published" if published else profile, speed_warmup_steps=warmup)
 
 
+@preset
 def relativistic_adam(
     lr: float = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -63,6 +65,7 @@ def relativistic_adam(
     return chain(L2(weight_decay=weight_decay), *_core(betas, eps, amsgrad, published), LearningRate(lr=lr), limit)
 
 
+@preset
 def relativistic_adamw(
     lr: float = 1e-3,
     betas: Betas = (0.9, 0.999),

@@ -6,11 +6,13 @@ Call ``optimizer.eval()`` before evaluation and saving the model, and ``optimize
 from __future__ import annotations
 
 from gradchain.chains.chain import Chain, chain
+from gradchain.chains.presets._arguments import preset
 from gradchain.transforms import L2, CorrectedSecondMoment, LearningRate, Normalize, ScheduleFree, WeightDecay
 
 Betas = tuple[float, float]
 
 
+@preset
 def schedule_free_adamw(
     lr: float = 2.5e-3,
     betas: Betas = (0.9, 0.999),
@@ -26,6 +28,7 @@ def schedule_free_adamw(
     return chain(*core, WeightDecay(weight_decay=weight_decay), LearningRate(lr=lr), free)
 
 
+@preset
 def schedule_free_sgd(
     lr: float = 1.0,
     momentum: float = 0.9,

@@ -26,7 +26,7 @@ from gradchain.optim_wrapper.drivers.program import Split, split
 from gradchain.optim_wrapper.drivers.sharded import cut_alike, near
 from gradchain.optim_wrapper.drivers.tiles import TiledHome, left_whole, rows_of_tile
 from gradchain.optim_wrapper.drivers.watch import Watch, watched
-from gradchain.optim_wrapper.hyperparameters import scalar
+from gradchain.optim_wrapper.hyperparameters import has_tensor, scalar
 from gradchain.optim_wrapper.layouts import is_sharded
 from gradchain.optim_wrapper.numbers import counts
 from gradchain.optim_wrapper.shards import local
@@ -123,11 +123,13 @@ class Plan:
         used = {param.untyped_storage().data_ptr() for param in _params(optimizer)} if self.kept.buffers else set[int]()
         self.kept.buffers[:] = [one for one in self.kept.buffers if one.untyped_storage().data_ptr() in used]
         self.version = self._counted()
+        self.idle = optimizer.binder.idle(optimizer.param_groups)
 
     def fits(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> bool:
         """Whether the plan still holds for the same tensors, which a ``Watch`` sees to."""
         return (
             self._counted() == self.version
+            and optimizer.binder.idle(optimizer.param_groups) == self.idle
             and all(cut_alike(grads[i], params[i]) for i in self.sharded)
             and all(self._merged(optimizer, home) and _counts(optimizer, home) for home in self.homes)
         )
@@ -145,7 +147,7 @@ class Plan:
         """What parameters that run together have in common, beside their shapes."""
         group = self.at[row.info.place][0]
         values = optimizer.values(group)
-        group = group if any(isinstance(value, Tensor) for value in values) else None
+        group = group if has_tensor(values) else None
         numbers = [(key, float(value)) for key, value in row.state.items() if counts(key)]
         form = (row.info.param.dtype, row.info.param.device)
         fixed, _ = split(row.links)
