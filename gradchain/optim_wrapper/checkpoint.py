@@ -137,7 +137,8 @@ def plan(
     told = Findings({}, {}, {}, {})
     evaluating = in_evaluation(saved["param_groups"])
     groups = [usable(optimizer, group, evaluating) for group in found.groups]
-    told.remarks.update(dict.fromkeys(saved_rules(optimizer.chain, groups)))
+    if any(map(is_foreign, saved["state"].values())):
+        told.remarks.update(dict.fromkeys(saved_rules(optimizer.chain, groups)))
     states: dict[Tensor, dict[str, Tensor]] = {}
     for g, (group, live) in enumerate(zip(groups, optimizer.param_groups, strict=True)):
         known = optimizer.binder.of(group)

@@ -40,9 +40,12 @@ def resting(optimizer: ChainOptimizer) -> Generator[None]:
 
 
 def moving(optimizer: ChainOptimizer) -> list[Job]:
-    """The jobs without those of frozen parameters whose gradient is not finite."""
+    """The jobs without those of frozen parameters whose gradient is not finite; they have read their gradients."""
     with resting(optimizer):
-        return optimizer.jobs()
+        jobs = optimizer.jobs()
+        for job in jobs:
+            job.begin()
+    return jobs
 
 
 def frozen(optimizer: ChainOptimizer) -> list[Tensor]:

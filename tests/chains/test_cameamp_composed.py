@@ -145,6 +145,6 @@ def test_a_mixture_of_features_is_the_references_put_together(seed, shape):
         np.testing.assert_allclose(found, wanted.update, rtol=1e-8, atol=1e-12, err_msg=f"step {i + 1}, {c}")
 
 
-def test_mixtures_vary_accumulateeyword():
+def test_mixtures_vary_every_keyword():
     drawn = [mixture(np.random.default_rng(seed)) for seed in range(10)]
     assert all(len({one[key] for one in drawn}) > 1 for key in drawn[0])

@@ -71,7 +71,7 @@ def mixtures(count):
     ]
 
 
-def test_mixtures_vary_accumulateeyword_of_the_recorded_runs():
+def test_mixtures_vary_every_keyword_of_the_recorded_runs():
     recorded = {key for case in cases("hina_lora") for key in case.kwargs}
     assert recorded <= NUMBERS.keys() | set(FLAGS)
     assert all(len({mixture[key] for mixture in mixtures(16)}) == 2 for key in recorded | NUMBERS.keys())

@@ -42,7 +42,7 @@ def drawn(seed):
     return mixture, bool(random.random() < 2 / 3), random
 
 
-def test_mixtures_vary_accumulateeyword_of_the_recorded_runs():
+def test_mixtures_vary_every_keyword_of_the_recorded_runs():
     mixtures = [drawn(seed)[0] for seed in SEEDS]
     recorded = {key for case in cases("hina_adaptive") for key in case.kwargs} - {"use_grams"}  # which did nothing
     assert recorded <= CHOICES.keys() | set(SWITCHES) and PUBLISHED.keys() == CHOICES.keys() | set(SWITCHES)
