@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gradchain.optim_wrapper.checkpoint import SEEN, SUM
 from gradchain.optim_wrapper.collectives import everywhere
+from gradchain.optim_wrapper.drivers import total
 from gradchain.optim_wrapper.drivers.flow import compute_dtype
 from gradchain.optim_wrapper.drivers.loop import Job, together
 from gradchain.optim_wrapper.shards import elements, local
@@ -140,11 +141,11 @@ def gated(optimizer: ChainOptimizer) -> Generator[None]:
         return
     flag = finite(optimizer)
     steps = [(optimizer.state[param]["step"], optimizer.state[param]["step"].clone()) for param in params]
-    scheduled = [
-        (group, {key: group[key] for key in ("scheduled_step", *group["scheduled"])})
-        for group in optimizer.param_groups
-        if "scheduled" in group
-    ]
+    before_step = total.before(optimizer)
+    scheduled: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    for group in optimizer.param_groups:
+        moving = ("scheduled_step", *group["scheduled"]) if "scheduled" in group else ()
+        scheduled.append((group, {key: group[key] for key in moving} | before_step))
     before: list[tuple[Tensor, Tensor]] = []
     for param in params:
         own = [value for key, value in optimizer.state[param].items() if key != "step"]
@@ -187,9 +188,7 @@ def settle(optimizer: ChainOptimizer) -> None:
 def check_options(accumulate: int, finite_gate: bool, links: Sequence[Transform[Any]]) -> None:
     """ChainError where an option does not fit, or does not go with a link."""
     if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
-        raise ChainError(
-            f"accumulate must be a whole number in [1, inf); found {accumulate!r}. Pass the calls a step takes."
-        )
+        raise ChainError(f"accumulate must be a whole number in [1, inf); found {accumulate!r}. Pass the calls a step takes.")
     if not isinstance(finite_gate, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ChainError(f"finite_gate must be a bool; found {finite_gate!r}. Pass True or False.")
     if accumulate > 1 and (found := [link.label for link in links if "perturbs" in link.traits]):

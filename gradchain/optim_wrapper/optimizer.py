@@ -20,6 +20,7 @@ from gradchain.optim_wrapper.calls import ascend, check_options, collect, gated,
 from gradchain.optim_wrapper.checkpoint import LoadReport, apart, fresh_state, host_step, load
 from gradchain.optim_wrapper.collectives import nothing_but_zeros
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row, check_flatten, refuse_flat_shards
+from gradchain.optim_wrapper.drivers.total import counting, counts_total, total
 from gradchain.optim_wrapper.hyperparameters import Binder, check, common_defaults, name_in, scalar, with_rate
 from gradchain.optim_wrapper.modes import averages, check_training, set_mode
 from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, numbered, unpair
@@ -123,7 +124,8 @@ class ChainOptimizer(Optimizer):
                 self._advance_schedules()
                 if self._solves and closure is not None:
                     solve(self, closure, loss)
-                self._drive(self)
+                with counting(self):
+                    self._drive(self)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -221,6 +223,7 @@ class ChainOptimizer(Optimizer):
         self._averages = averages(self.chain)
         if self._averages:  # no other optimizer has these, see modes
             self.train, self.eval = partial(set_mode, self, True), partial(set_mode, self, False)
+        self.counts_total = counts_total(self)
         self._guess = any("names" in link.traits for link in self.chain.links)
         self.binder = Binder(self.chain)
         self._drive = DRIVERS[self.driver](self.flatten)
@@ -277,7 +280,7 @@ class ChainOptimizer(Optimizer):
         links = self._bound.at(g, i, (param := group["params"][i]).device)
         info, lr = ParamInfo(name_in(group, g, i), param, group, place), scalar(group["lr"])
         used, label = self.binder.of(group).used, self.chain.label_of(group)
-        return Row(info, links, lr, self._state_of(param, links, lr.device), used, label)
+        return Row(info, links, lr, self._state_of(param, links, lr.device), used, label, total(self))
 
     def _state_of(self, param: Tensor, links: Links, counting: torch.device) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state.get(param, {})

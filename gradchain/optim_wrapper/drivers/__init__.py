@@ -22,6 +22,7 @@ from gradchain.optim_wrapper.drivers.flat import check_flatten, refuse_flat_shar
 from gradchain.optim_wrapper.drivers.flow import choose, compute_dtype, due, within
 from gradchain.optim_wrapper.drivers.loop import Job, Row, loop, working
 from gradchain.optim_wrapper.drivers.plan import Planned
+from gradchain.optim_wrapper.drivers.total import observers
 
 if TYPE_CHECKING:
     from gradchain.optim_wrapper.optimizer import ChainOptimizer
@@ -56,7 +57,7 @@ class Loop:
         optimizer.rows()
 
     def __call__(self, optimizer: ChainOptimizer) -> None:
-        loop(optimizer.jobs())
+        loop([*optimizer.jobs(), *observers(optimizer)])
 
 
 DRIVERS: dict[str, Callable[[bool], Driver]] = {  # name -> what makes the driver of one optimizer, told of ``flatten``

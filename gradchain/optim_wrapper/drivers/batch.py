@@ -22,7 +22,7 @@ from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.layouts import WHOLE, WRAPPED
 from gradchain.optim_wrapper.numbers import on_device
 from gradchain.optim_wrapper.shards import elements, local
-from gradchain.types import ParamInfo, SharedTransform
+from gradchain.types import UNSET, ParamInfo, SharedTransform
 
 P = TypeVar("P", bound=Program)
 Links = tuple[BoundLink, ...]
@@ -38,6 +38,7 @@ class Step:
     asked: dict[Hashable, Any]  # by program: the questions along it, where a parameter runs in tiles
     counts: dict[Any, Tensor] = field(default_factory=lambda: {})  # step counts as tensors
     numbers: dict[Any, tuple[Any, Sequence[Tensor]]] = field(default_factory=lambda: {})
+    total: Tensor = UNSET  # steps of the optimizer, this one included, where a link asks
 
     def count(self, value: float) -> Tensor:
         if value not in self.counts:
@@ -126,11 +127,11 @@ class Home(Members):
     def batch(self, grads: Sequence[Tensor | None], lr: Tensor, step: Step) -> Batch:
         return Batch(self, self.pick(grads), lr, step)
 
-    def plan(self) -> Mapping[str, tuple[bool, bool]]:
+    def plan(self, total: Tensor = UNSET) -> Mapping[str, tuple[bool, bool]]:
         """By link: at work in this step, refreshed in it."""
         if not self.split.timed:
             return self.split.always
-        return plan_of(self.split.links, lambda: self.count + 1, self.since)
+        return plan_of(self.split.links, lambda: self.count + 1, self.since, total)
 
     def tensors(self, grads: Sequence[Tensor] | None) -> list[Tensor]:
         """Parameter, gradient and states as a program takes them."""
@@ -166,10 +167,11 @@ class Batch:
 
     def __init__(self, home: Home, grads: Sequence[Tensor], lr: Tensor, step: Step) -> None:
         self.home, self.links, self.label, self.step, self.lr = home, home.eager, home.label, step, lr
-        self.plan = home.plan()
+        self.plan = home.plan(step.total)
         self.grads = grads
         sinces = [step.count(value) for value in home.since.values()]
-        self.numbers = [step.coming(home), lr, *sinces, *home.split.numbers]
+        totals = [] if step.total is UNSET else [step.total]
+        self.numbers = [step.coming(home), lr, *totals, *sinces, *home.split.numbers]
         self.told: dict[int, dict[int, Any]] = {}  # what shared links have said, by position and place
         self.jobs: list[Job] | None = None  # where the parameters run one by one after all
 
@@ -230,7 +232,7 @@ class Batch:
         home = self.home
         keys, since = tuple(home.state), tuple(home.since)
         wraps = home.layout is WHOLE and self.step.compile and home.raw[0].is_cuda
-        more = {"layout": WRAPPED if wraps else home.layout, **more}
+        more = {"layout": WRAPPED if wraps else home.layout, "total": self.step.total is not UNSET, **more}
         return kind(
             home.split.links, home.used, keys, since, home.raw[0].dtype, self.plan, home.stacked, answers, until, **more
         )
@@ -279,7 +281,8 @@ class Batch:
         if self.jobs is None:
             rows = zip(home.infos, home.states, strict=True)
             links = placed(home.split.links, home.raw[0].device)
-            self.jobs = [Job(info, links, self.lr, state, home.used, self.label) for info, state in rows]
+            total = self.step.total
+            self.jobs = [Job(info, links, self.lr, state, home.used, self.label, total) for info, state in rows]
         for job in self.jobs:
             for position in (*(i for i in home.split.shared if job.at < i < stop), stop):
                 job.advance(position, self.told.get(job.at, {}))

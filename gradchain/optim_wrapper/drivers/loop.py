@@ -10,11 +10,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from gradchain.optim_wrapper.collectives import answer
-from gradchain.optim_wrapper.drivers.flow import Flow, compute_dtype, plan_of, start
+from gradchain.optim_wrapper.drivers.flow import Flow, choose, compute_dtype, plan_of, start
 from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.layouts import WHOLE, Asker, Unanswered
 from gradchain.optim_wrapper.shards import aligned, cut_like, elements, layout_of, local, view_of
-from gradchain.types import ParamInfo, SharedTransform
+from gradchain.types import UNSET, ParamInfo, SharedTransform, Transform
 
 T = TypeVar("T")
 
@@ -33,6 +33,7 @@ class Row(NamedTuple):
     state: dict[str, Tensor]  # live, flat
     used: frozenset[str]  # slots that some link of the chain reads or writes
     label: str  # of the chain, where different parameters have different ones
+    total: Tensor = UNSET  # steps of the optimizer, this one included, where a link of the chain asks
 
 
 class Job(Flow):
@@ -46,19 +47,21 @@ class Job(Flow):
         state: dict[str, Tensor],
         used: frozenset[str],
         label: str = "",
+        total: Tensor = UNSET,
     ) -> None:
         param = info.param
-        assert param.grad is not None
+        delivered = torch.zeros_like(param) if param.grad is None else param.grad
         self.view = view_of(param)  # what links see of a DTensor
         dtype = compute_dtype(param)
-        value, grad = (elements(self.view(x)).to(dtype) for x in (param.detach(), aligned(param.grad.detach(), param)))
+        value, grad = (elements(self.view(x)).to(dtype) for x in (param.detach(), aligned(delivered.detach(), param)))
         step, plan = state["step"] + 1, None
         if value.is_cuda:  # links find all numbers there; what is decided on the host is decided before
             if not torch.compiler.is_compiling():
                 since = {key: float(one) for key, one in state.items() if key.endswith("/since")}
-                plan = plan_of(links, step.item, since)
+                plan = plan_of(links, step.item, since, total)
             step, lr = (number.to(value.device, non_blocking=True) for number in (step, lr))
-        super().__init__(links, lr, state, used, step, start(value, grad, used), param.dtype, plan, WHOLE)
+            total = total if total is UNSET else total.to(value.device, non_blocking=True)
+        super().__init__(links, lr, state, used, step, start(value, grad, used), param.dtype, plan, WHOLE, total=total)
         self.info = info
         self.label = label
         self.at = 0  # the link whose turn it is
@@ -116,6 +119,40 @@ class Job(Flow):
         self.state["step"].add_(1)
         del self.carry  # it holds tensors as large as the parameter
         self.fresh.clear()
+
+
+class Observer(Job):
+    """A parameter without a gradient, in a step at which links that go by the optimizer's steps are refreshed."""
+
+    @override
+    def meets(self, link: BoundLink) -> bool | Tensor:
+        return refreshed_without_gradient(link.transform) and super().meets(link) is not False and self.due(link)
+
+    @override
+    def run(self, link: BoundLink, shared: Any = None) -> None:
+        if refreshed_without_gradient(link.transform):
+            self.asking(link, lambda: self.renew(link, shared))
+
+    def renew(self, link: BoundLink, shared: Any) -> None:
+        """Refresh the link's state, where it is due."""
+        state, ctx = self.state_of(link), self.context(link, shared)
+
+        def renewed() -> Any:
+            return choose(self.due(link), lambda: link.transform.refresh(self.carry, state, ctx), state)
+
+        self.fresh.update(zip(link.state_keys, choose(self.active(link), renewed, state), strict=True))
+
+    @override
+    def write(self) -> None:
+        for name, value in self.fresh.items():
+            if value is not self.state[name]:
+                local(self.state[name]).copy_(self.part(value, self.state[name]))
+        self.fresh.clear()
+
+
+def refreshed_without_gradient(link: Transform[Any]) -> bool:
+    """Whether a refresh of the link can fall due for a parameter that has no gradient."""
+    return link.refreshes_by == "optimizer_step" and link.refresh_schedule is not None
 
 
 class Batch(Protocol):

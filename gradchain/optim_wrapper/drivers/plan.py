@@ -26,6 +26,7 @@ from gradchain.optim_wrapper.drivers.parts import Part, is_tiny, parted
 from gradchain.optim_wrapper.drivers.program import Split, split
 from gradchain.optim_wrapper.drivers.sharded import cut_alike, near
 from gradchain.optim_wrapper.drivers.tiles import TiledHome, left_whole, rows_of_tile
+from gradchain.optim_wrapper.drivers.total import observers, total
 from gradchain.optim_wrapper.hyperparameters import scalar
 from gradchain.optim_wrapper.layouts import is_sharded
 from gradchain.optim_wrapper.numbers import counts
@@ -54,12 +55,13 @@ class Planned:
 
     def __call__(self, optimizer: ChainOptimizer) -> None:
         if _loops():
-            loop(optimizer.jobs())
+            loop([*optimizer.jobs(), *observers(optimizer)])
             return
         params = _params(optimizer)
         grads = [param.grad for param in params]
         plan = self._plan(optimizer, params, grads)
-        plan.run(optimizer, grads, Step(self.graphs, plan.compile, self.failures, self.asked))
+        step = Step(self.graphs, plan.compile, self.failures, self.asked, total=total(optimizer))
+        plan.run(optimizer, grads, step)
 
     def _plan(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> Plan:
         if self.plan is None or not self.plan.fits(optimizer, params, grads):
@@ -224,6 +226,7 @@ class Plan:
             batches.append(home.batch(grads, rates[home.at[0]], step))
         self.splits = splits
         jobs = [Job(*optimizer.row(*self.at[place], place)) for place in sorted(places) if grads[place] is not None]
+        jobs += observers(optimizer)
         try:
             loop(jobs, batches)
         finally:
