@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from gradchain._declared import check_class, check_fields, check_schedule
-from gradchain._fields import ChainError, checked, field_hints
+from gradchain._fields import ChainError, check_class, check_fields, check_schedule, checked, field_hints
 
 __all__ = [
     "UNSET",

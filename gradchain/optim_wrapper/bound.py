@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gradchain._fields import hashable
 from gradchain.optim_wrapper.drivers.program import placed
 from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, name_in, without
 
@@ -34,7 +35,7 @@ class BoundLinks:
     def values(self, g: int) -> tuple[Any, ...]:
         """The hyperparameters of the group's links."""
         group = self._optimizer.param_groups[g]
-        return tuple(group[key] for key in self._binder.of(group).keys)
+        return tuple(hashable(group[key]) for key in self._binder.of(group).keys)
 
     def at(self, g: int, i: int, device: torch.device = HOST) -> Links:
         """The links as they run for the i-th parameter of the g-th group, with their numbers on a device."""

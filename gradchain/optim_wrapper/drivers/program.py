@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from gradchain._fields import hashable
 from gradchain.optim_wrapper.drivers.flow import Flow, compute_dtype, start
 from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.layouts import WHOLE
@@ -38,7 +39,7 @@ def split(value: Any) -> tuple[Hashable, list[Tensor]]:
             return (type(part), *(walk(getattr(part, name)) for name in own))
         if isinstance(part, tuple | list):
             return (type(part), *map(walk, cast("Sequence[Any]", part)))
-        return part
+        return hashable(part)
 
     return walk(value), numbers
 
