@@ -19,8 +19,9 @@ from gradchain.optim_wrapper.bound import BoundLinks, Links
 from gradchain.optim_wrapper.calls import ascend, check_options, collect, gated, means, needed, refuse, settle
 from gradchain.optim_wrapper.checkpoint import LoadReport, apart, fresh_state, host_step, load
 from gradchain.optim_wrapper.collectives import nothing_but_zeros
+from gradchain.optim_wrapper.common import taking_step
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row, check_flatten, refuse_flat_shards
-from gradchain.optim_wrapper.drivers.total import counting, counts_total, total
+from gradchain.optim_wrapper.drivers.total import counts_total, total
 from gradchain.optim_wrapper.hyperparameters import Binder, check, common_defaults, name_in, scalar, with_rate
 from gradchain.optim_wrapper.modes import averages, check_training, set_mode
 from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated, found, numbered, unpair
@@ -124,7 +125,7 @@ class ChainOptimizer(Optimizer):
                 self._advance_schedules()
                 if self._solves and closure is not None:
                     solve(self, closure, loss)
-                with counting(self):
+                with taking_step(self):
                     self._drive(self)
 
     @override
