@@ -1,4 +1,4 @@
-"""Hyperparameter fields: reading their annotations, checking values against them."""
+"""Hyperparameter fields: reading their annotations, checking values against them, and what classes declare of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
@@ -114,6 +114,10 @@ def _value(value: Any, hint: Any) -> tuple[bool, Any]:
         return (False, kept) if isinstance(kept, str) else (True, kept)
     if origin is Callable:
         return callable(value), value if callable(value) else "a function"
+    if bare is Any:
+        return True, value
+    if isinstance(origin, type):  # dict[str, float] and the like: what is in it is the link's business
+        return isinstance(value, origin), value if isinstance(value, origin) else f"a {origin.__name__}"
     if bare is type(None):
         return (True, None) if value is None else (False, "None")
     value = _plain(value) if bare is bool else value
@@ -159,6 +163,36 @@ def refuse_unknown(name: str, function: Callable[..., Any], given: Iterable[str]
         raise UnknownKeyword(
             f"{name} takes no keyword {unknown[0]!r}; it takes: {', '.join(known) or 'none'}. {instead(unknown[0], known)}"
         )
+
+
+class Same:
+    """Stands for a value that has no hash: equal to what stands for the very same object."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value  # kept, so that no other object takes its place in memory
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def hashable(value: Any) -> Hashable:
+    """The value, or where it has no hash, what can stand for it in comparisons: by content for dicts, lists, sets, arrays."""
+    if isinstance(value, dict):
+        return (dict, *((key, hashable(own)) for key, own in cast("dict[Any, Any]", value).items()))
+    if isinstance(value, list | tuple):
+        return (type(value), *map(hashable, cast("list[Any]", value)))
+    if isinstance(value, set):
+        return (set, frozenset(cast("set[Any]", value)))
+    if hasattr(value, "__array_interface__"):
+        return (type(value), value.shape, str(value.dtype), value.tobytes())
+    try:
+        hash(value)
+    except TypeError:
+        return Same(value)
+    return value
 
 
 def _remedy(field: str, value: Any, hint: Any, like: Any) -> str:

@@ -14,12 +14,13 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Protocol, Self, cast
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, Self, cast
 
 import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
+from gradchain._declared import check_class, check_fields, check_schedule
 from gradchain._fields import ChainError, checked, field_hints, refuse_unknown
 
 __all__ = [
@@ -32,10 +33,28 @@ __all__ = [
     "NoState",
     "ParamInfo",
     "SharedTransform",
+    "TRAITS",
     "Transform",
 ]
 
 UNSET = cast(Tensor, None)  # a slot that nobody has written; a chain proves when it is built that nobody reads it
+
+TRAITS: Mapping[str, str] = {  # what a link can say of itself; checks of chains, drivers and the optimizer look at them
+    "aligns": "aligns the update with the gradient",
+    "averages": "keeps weights to evaluate with",
+    "caps": "limits the size of the update",
+    "decays": "draws the parameter towards zero, or towards another value",
+    "eager": "runs one parameter at a time, untraced",
+    "enlarges": "may enlarge the update",
+    "favors_b": "gives B of a LoRA pair a longer step than A",
+    "learning_rate": "multiplies by the learning rate",
+    "names": "goes by names of parameters",
+    "normalizes": "divides the update by its size",
+    "optimizer_step": "reads the optimizer's count of steps (ctx.total), or refreshes by it",
+    "owns": "owns the write of the parameter: no link behind it changes the step",
+    "perturbs": "has the gradients taken at other parameters, which needs a closure",
+    "solves": "evaluates the loss at points of its own, which needs a closure",
+}
 
 
 class ChainWarning(UserWarning):
@@ -96,6 +115,13 @@ class Context(NamedTuple):
     shared: Any  # this link's own share() result for this parameter
     layout: Layout
     dtype: torch.dtype = torch.float32  # in which the parameter is stored, by its real parts
+    optimizer_step: Tensor = UNSET  # 0-d float64: steps of the optimizer, this one included, whether or not the parameter had
+    # a gradient in them; UNSET where no link of the chain has the trait "optimizer_step"
+
+    @property
+    def total(self) -> Tensor:
+        """The optimizer's steps; the parameter's own, where nobody counts those."""
+        return self.step if self.optimizer_step is UNSET else self.optimizer_step
 
 
 class NoState(NamedTuple):
@@ -122,15 +148,25 @@ class Transform(ABC, Generic[S]):
     A float field takes a number, a 0-d tensor or a schedule (``step -> value``); while an optimizer runs, a link sees
     it as a 0-d float64 tensor that holds the group's current value. Fields are checked against their annotation when
     the transform is made: ``Annotated[float, "[0, 1)"]`` states an interval, ``Literal`` the choices.
+
+    Every parameter keeps its own state. A number that exists once for the whole optimizer, say a norm's history, is kept by
+    each as a copy, and its state is named in ``common``, behind one that counts the steps the number has seen: before every
+    step all parameters take over the numbers of the one whose count is largest, so a parameter that joins late, or that had
+    no gradient for a while, goes by what the others know.
+
+    Raises ChainError when a class declares traits, slots or fields that do not exist.
     """
 
     State: ClassVar[type[tuple[Tensor, ...]]] = NoState
     reads: ClassVar[frozenset[str]] = frozenset({"update"})  # slots of Carry
     writes: ClassVar[frozenset[str]] = frozenset({"update"})
-    traits: ClassVar[frozenset[str]] = frozenset()  # what lints and drivers look at, e.g. "normalizes"; see chains.lints
+    traits: ClassVar[frozenset[str]] = frozenset()  # some of TRAITS
     off: ClassVar[Mapping[str, float]] = {}  # field -> value at which the link does nothing
     idle: ClassVar[Mapping[str, float]] = {}  # field -> value at which the link does nothing and needs no state: it is left out
     alias: ClassVar[str] = ""  # its name in a chain, where the class name in snake case would not do (LoRA: lo_ra)
+    common: ClassVar[tuple[str, ...]] = ()  # states that are one number for all parameters, counted by the first; see below
+    common_to: ClassVar[Literal["optimizer", "group"]] = "optimizer"  # whether all parameters are those of one group
+    refreshes_by: ClassVar[Literal["step", "optimizer_step"]] = "step"  # the count that ``refresh_schedule`` is about
     removable: ClassVar[bool] = True  # False where leaving the link out makes no sense in an ablation
     settings: ClassVar[tuple[str, ...]] = ("window", "only", "scope", "name")  # fields that parameter groups do not hold
 
@@ -139,6 +175,10 @@ class Transform(ABC, Generic[S]):
     scope: str = ""  # the branch in which it stands, ahead of its name and keys; see parallel()
     name: str = ""  # key of its state, and prefix of its hyperparameters where given; default: class name in snake case
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        check_class(cls, TRAITS, [slot for slot in Carry._fields if slot != "branches"])
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """A link, after a look at the keywords: a misspelled one is answered with the nearest."""
         if kwargs:
@@ -146,6 +186,7 @@ class Transform(ABC, Generic[S]):
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        check_fields(type(self))
         for field in fields(self):
             value = getattr(self, field.name)
             hint = field_hints(type(self))[field.name]
@@ -155,6 +196,7 @@ class Transform(ABC, Generic[S]):
             raise ChainError(f"{self.label!r}: a window ends after it starts; found {self.window!r}. Pass start < stop.")
         if "/" in self.name or "." in self.name:
             raise ChainError(f"{self.name!r} cannot name a link: '/' and '.' are kept for state keys. Use '_'.")
+        check_schedule(self.label, self.refresh_schedule)
 
     @classmethod
     def hyperparameters(cls) -> tuple[str, ...]:
@@ -163,7 +205,11 @@ class Transform(ABC, Generic[S]):
 
     @property
     def refresh_schedule(self) -> tuple[int, int] | None:
-        """(first step, interval) of the steps at which ``refresh`` runs before ``update``; None for never."""
+        """(first step, interval) of the steps at which ``refresh`` runs before ``update``; None for never.
+
+        The steps are the parameter's own; with ``refreshes_by = "optimizer_step"`` the optimizer's. Then a parameter that has
+        no gradient at such a step is refreshed too, with a gradient and an update of zeros, and not updated.
+        """
         return None
 
     @property

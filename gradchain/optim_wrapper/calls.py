@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gradchain.optim_wrapper.checkpoint import SEEN, SUM
 from gradchain.optim_wrapper.collectives import everywhere
+from gradchain.optim_wrapper.drivers import total
 from gradchain.optim_wrapper.drivers.flow import compute_dtype
 from gradchain.optim_wrapper.drivers.loop import Job, together
 from gradchain.optim_wrapper.shards import elements, local
@@ -157,11 +158,11 @@ def gated(optimizer: ChainOptimizer) -> Generator[None]:
         return
     flag = finite(optimizer)
     steps = [(optimizer.state[param]["step"], optimizer.state[param]["step"].clone()) for param in params]
-    scheduled = [
-        (group, {key: group[key] for key in ("scheduled_step", *group["scheduled"])})
-        for group in optimizer.param_groups
-        if "scheduled" in group
-    ]
+    before_step = total.before(optimizer)
+    scheduled: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    for group in optimizer.param_groups:
+        moving = ("scheduled_step", *group["scheduled"]) if "scheduled" in group else ()
+        scheduled.append((group, {key: group[key] for key in moving} | before_step))
     before: list[tuple[Tensor, Tensor]] = []
     for param in params:
         own = [value for key, value in optimizer.state[param].items() if key != "step"]

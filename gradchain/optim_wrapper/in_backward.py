@@ -7,7 +7,8 @@
 So no more than one gradient is held at a time. Every parameter has an optimizer of its own, by name, which saves and loads as
 any other. A parameter that several layers share is stepped once a backward pass; frozen ones
 are left out. A link that needs all parameters at once (a
-global norm, LoRA pairs) or a closure cannot work there, and is refused.
+global norm, LoRA pairs) or a closure cannot work there, and is refused. What goes by the optimizer's steps goes by those of
+the parameter.
 """
 
 from __future__ import annotations

@@ -19,7 +19,9 @@ from gradchain.optim_wrapper.added import add, parts_of
 from gradchain.optim_wrapper.calls import ascend, check_capture, check_options, collect, gated, means, needed, settle
 from gradchain.optim_wrapper.checkpoint import LoadReport, apart, load
 from gradchain.optim_wrapper.checks import check, check_gradients, only_prepares
+from gradchain.optim_wrapper.common import taking_step
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row, check_flatten
+from gradchain.optim_wrapper.drivers.total import counts_total
 from gradchain.optim_wrapper.frozen import moving, resting
 from gradchain.optim_wrapper.group_keys import GroupKeys, refuse_misspelled_options
 from gradchain.optim_wrapper.hyperparameters import Binder, common_defaults, name_in, with_rate
@@ -158,7 +160,7 @@ class ChainOptimizer(Optimizer):
                 if self._solves and closure is not None:
                     solve(self, *downhill(self, closure, loss))
                     check(self)
-                with resting(self):
+                with resting(self), taking_step(self):
                     self._drive(self)
 
     @override
@@ -227,6 +229,7 @@ class ChainOptimizer(Optimizer):
         self._perturbs = [link.label for link in self.chain.links if "perturbs" in link.traits]
         self._solves = [link.label for link in self.chain.links if "solves" in link.traits]
         self.averages = averages(self.chain)
+        self.counts_total = counts_total(self)
         self.guesses_names = any("names" in link.traits for link in self.chain.links)
         self.binder = Binder(self.chain)
         self._keys = GroupKeys(self.chain)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gradchain._fields import hashable
 from gradchain.optim_wrapper.checkpoint import fresh_state, host_step
 from gradchain.optim_wrapper.drivers.loop import Row
 from gradchain.optim_wrapper.drivers.program import placed
+from gradchain.optim_wrapper.drivers.total import total
 from gradchain.optim_wrapper.drivers.watch import same_objects
 from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, has_tensor, name_in, scalar, without
 from gradchain.optim_wrapper.maximize import MAXIMIZE
@@ -135,7 +137,7 @@ class ParameterTable:
     def values(self, optimizer: ChainOptimizer, g: int) -> tuple[Any, ...]:
         """The hyperparameters of the group's links."""
         group = optimizer.param_groups[g]
-        return tuple(group[key] for key in self._binder.of(group).keys)
+        return tuple(hashable(group[key]) for key in self._binder.of(group).keys)
 
     def links(self, optimizer: ChainOptimizer, g: int, i: int, device: torch.device = HOST) -> Links:
         """The links as they run for the i-th parameter of the g-th group, with their numbers on a device."""
@@ -176,7 +178,7 @@ class ParameterTable:
         links = self.links(optimizer, g, i, (param := group["params"][i]).device)
         info, lr = ParamInfo(name_in(group, g, i), param, group, place), scalar(group["lr"])
         used, label = self._binder.of(group).used, optimizer.chain.label_of(group)
-        return Row(info, links, lr, state_of(optimizer, param, links, lr.device), used, label)
+        return Row(info, links, lr, state_of(optimizer, param, links, lr.device), used, label, total(optimizer))
 
 
 def state_of(optimizer: ChainOptimizer, param: Tensor, links: Iterable[BoundLink], counting: torch.device) -> dict[str, Tensor]:

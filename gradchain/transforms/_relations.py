@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gradchain.transforms._pairs import values as values
 from gradchain.types import Layout, ParamInfo
 
 
@@ -57,6 +58,19 @@ def meetings(measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> list[Mee
             kinds.setdefault((matrix.shape, matrix.dtype, matrix.device), []).append(i)
     peers = tuple(_peers([measured[i] for i in members], [infos[i].place for i in members]) for members in kinds.values())
     return [Meeting(own, infos[i].place, peers if able[i] else ()) for i, own in enumerate(measured)]
+
+
+def resting(infos: Sequence[ParamInfo]) -> list[ParamInfo]:
+    """The other real matrices of the same group, which have no gradient in this step: partners all the same."""
+    first, group = infos[0], infos[0].group
+    params: Sequence[Tensor] = group.get("params", ())
+    start = next((first.place - i for i, param in enumerate(params) if param is first.param), None)
+    if start is None:
+        return []
+    places: Sequence[int] = group.get("places") or range(start, start + len(params))
+    here = {info.place for info in infos}
+    others = [(place, p) for place, p in zip(places, params, strict=False) if place not in here]
+    return [ParamInfo("", p, group, place) for place, p in others if p.dim() == 2 and not p.is_complex()]
 
 
 def _peers(matrices: list[Tensor], places: list[int]) -> Peers:

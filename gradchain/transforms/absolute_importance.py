@@ -1,6 +1,6 @@
 """Importance as an absolute score: the size and steadiness of the gradient, the change of the weights' norm, their variance.
 
-Every N steps, from step N on,
+Every N steps of the optimizer, from step N on, for parameters with and without a gradient (then |grad| = 0),
 
     G = s |grad|,  s = max(0.1, 1 - std / mean of the last five |grad|);   C = ||w| - |w0|| / |w0|
     I = var(w) (1 - share of |w_i| < 1e-6);   e <- r e + (1 - r) max(0.01, 0.4 G + 0.3 C + 0.3 I)
@@ -17,8 +17,8 @@ Fields   adaptation_strength (a): multiplies the learning rate too, >= 0; import
          (N): >= 1; importance_range (low, high): each >= 0.
 Raises   ChainError if a field is out of range.
 Source   AdaptiveHinaAdamW (hinablue/sd-scripts).
-Differs  there only the first parameter group is ever scored, N counts all steps of the optimizer, and no score is saved.
-         Importance is the form that compares parameters with each other.
+Differs  there only the first parameter group is ever scored, parameters that are frozen are scored too, and no score is
+         saved. Importance is the form that compares parameters with each other.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class AbsoluteImportance(Transform[ImportanceState]):
     State = ImportanceState
     reads = frozenset({"grad", "param", "scale"})
     writes = frozenset({"scale"})
+    traits = frozenset({"optimizer_step"})
+    refreshes_by = "optimizer_step"
 
     adaptation_strength: Annotated[float, "[0, inf)"] = 1.0
     importance_decay: Annotated[float, "[0, 1)"] = 0.95

@@ -12,7 +12,10 @@ Fields   weight_decay (wd): >= 0; decay_slope (alpha): >= 0, 0 is WeightDecay; a
 Raises   ChainError if a field is out of range.
 Source   Nakamura and Hong, Adaptive Weight Decay for Deep Neural Networks, arXiv 1907.08931; GroupAdaDecay: Automagic CameAMP
          (hinablue/sd-scripts), last version.
-Differs  where all |g| are equal the sources divide 0 by 0. CameAMP decays in the first half of its warm-up only.
+Differs  where all |g| are equal the sources divide 0, or what rounding makes of it, by the like. Here z is 0 where the
+         deviation is at most 32 eps times the mean; in the group, whose variance is a difference of squares, where that
+         is at most 32 eps times the square of the mean; eps is that of the dtype in which links compute. CameAMP decays in the
+         first half of its warm-up only.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from gradchain.transforms._rounding import SLACK
 from gradchain.types import Carry, Context, NoState, ParamInfo, SharedTransform, Transform
 
 
@@ -38,7 +42,8 @@ class _Decay(Transform):
     decay_slope: Annotated[float, "[0, inf)"] = 4.0
 
     def decayed(self, carry: Carry, size: Tensor, mean: Tensor, deviation: Tensor) -> Carry:
-        z = (size - mean) / torch.where(deviation > 0, deviation, 1)
+        varied = deviation > SLACK * torch.finfo(carry.param.dtype).eps * mean
+        z = torch.where(varied, size - mean, 0) / torch.where(varied, deviation, 1)
         strength = self.weight_decay * 2 * torch.sigmoid(self.decay_slope * z)
         return carry._replace(update=carry.update + strength.to(carry.param.dtype) * carry.param)
 
@@ -76,7 +81,9 @@ class GroupAdaDecay(_Decay, SharedTransform):
         for one, info in zip(measured, infos, strict=True):
             total, square, count = totals[id(info.group)]
             mean = total / count.clamp(min=1)
-            deviation = (square / count.clamp(min=1) - mean * mean).clamp(min=0).sqrt()
+            variance = square / count.clamp(min=1) - mean * mean
+            varied = variance > SLACK * torch.finfo(one.dtype).eps * mean * mean
+            deviation = torch.where(varied, variance, 0).sqrt()
             shared.append(torch.stack((mean, deviation)).to(one.device))
         return shared
 

@@ -1,9 +1,12 @@
 """Background regularization: parameters whose gradient hardly varies, compared with their group's, move less far.
 
     S <- y S + (1 - y) mean over the group of processed^2
-    update <- f update      where var(processed) < threshold S / (1 - y^t), else update;   t: steps at work
+    update <- f update      where var(processed) < threshold S / (1 - y^t), else update;   t: means in S
 
-Reads    update, processed (the gradient).   Writes  update.   State  scale (S), factor: 0-d.
+S is a number of the group: a parameter that joins late goes by that of the others.
+
+Reads    update, processed (the gradient).   Writes  update.
+State    seen (t), scale (S): 0-d, common to the group; factor: 0-d.
 Cost     3 reads, 1 write, 3 means a parameter.
 Shapes   any; one-element parameters, which have no variance, and empty ones pass through.
 Units    those of update (a rescaling); background_threshold is a pure number.
@@ -29,6 +32,7 @@ from gradchain.types import Carry, Context, ParamInfo, SharedTransform
 
 
 class BackgroundRegularizationState(NamedTuple):
+    seen: Tensor
     scale: Tensor
     factor: Tensor
 
@@ -39,6 +43,8 @@ class BackgroundRegularization(SharedTransform[BackgroundRegularizationState]):
 
     State = BackgroundRegularizationState
     reads = frozenset({"update", "processed"})
+    common = ("seen", "scale")
+    common_to = "group"
     off = {"background_factor": 1.0}
 
     background_threshold: Annotated[float, "[0, inf)"] = 1e-6
@@ -47,7 +53,8 @@ class BackgroundRegularization(SharedTransform[BackgroundRegularizationState]):
 
     @override
     def init(self, param: Tensor) -> BackgroundRegularizationState:
-        return BackgroundRegularizationState(param.new_zeros(()), param.new_ones(()))
+        seen = torch.zeros((), dtype=torch.float64, device=param.device)
+        return BackgroundRegularizationState(seen, param.new_zeros(()), param.new_ones(()))
 
     @override
     def measure(self, carry: Carry, state: BackgroundRegularizationState, ctx: Context) -> Tensor:
@@ -72,11 +79,11 @@ class BackgroundRegularization(SharedTransform[BackgroundRegularizationState]):
         scale = (y * state.scale + (1 - y) * ctx.shared).to(g.dtype)
         elements = layout.shape(g).numel()
         variance = layout.sum((g - layout.mean(g)) ** 2) / max(1, elements - 1)
-        seen = ctx.step - self.window[0] + 1  # a phase may start late, and S with it
+        seen = state.seen + 1
         even = variance < self.background_threshold * scale / (1 - y**seen)
         factor = torch.where(even, self.background_factor, 1) if elements > 1 else torch.ones_like(scale)
         factor = factor.to(g.dtype)
-        return carry._replace(update=carry.update * factor), BackgroundRegularizationState(scale, factor)
+        return carry._replace(update=carry.update * factor), BackgroundRegularizationState(seen, scale, factor)
 
     @override
     def figures(self, state: BackgroundRegularizationState) -> Mapping[str, Tensor]:

@@ -1,6 +1,7 @@
 """Relations between the matrices of a group, by the last partner that fits.
 
-Every N steps, from step N on, each matrix looks among the later ones of its group with a side in common:
+Every N steps of the optimizer, from step N on, each matrix, with and without a gradient, looks among the later ones of its
+group with a side in common:
 
     c = 0.7 (number of equal sides, of four) / 4 + 0.3 |correlation of the elements|
     the last one with c > threshold is the partner from now on; without one, the partner stays who it was
@@ -18,9 +19,8 @@ Place    before ApplyScale, with a ClipScale behind it.
 Fields   compatibility_threshold: in [0, 1]; relationship_discovery_interval (N): >= 1.
 Raises   ChainError if a field is out of range.
 Source   AdaptiveHinaAdamW (hinablue/sd-scripts) up to revision c8493e2, and later ones with their discovery repaired.
-Differs  in later revisions a misplaced block keeps discovery from ever finding anything. There relations are not saved, and N
-         counts all steps of the optimizer; a partner without a gradient is used all the same, here its product is left out of
-         that step. Relations is the form with the best partner.
+Differs  in later revisions a misplaced block keeps discovery from ever finding anything. There relations are not saved, and
+         frozen matrices look for partners too. Relations is the form with the best partner.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ from gradchain.transforms._relations import (
     fresh,
     meetings,
     product_norm,
+    resting,
     seen,
+    values,
 )
 from gradchain.types import Carry, Context, ParamInfo, SharedTransform
 
@@ -55,6 +57,8 @@ class LastPartnerRelations(SharedTransform[RelationState]):
     State = RelationState
     reads = frozenset({"param", "scale"})
     writes = frozenset({"scale"})
+    traits = frozenset({"optimizer_step"})
+    refreshes_by = "optimizer_step"
     every_step = True
 
     compatibility_threshold: Annotated[float, "[0, 1]"] = 0.3
@@ -88,7 +92,9 @@ class LastPartnerRelations(SharedTransform[RelationState]):
             groups.setdefault(id(info.group), []).append(i)
         told: dict[int, Meeting] = {}
         for members in groups.values():
-            told.update(zip(members, meetings([measured[i] for i in members], [infos[i] for i in members]), strict=True))
+            here, rest = [infos[i] for i in members], resting([infos[i] for i in members])
+            all_ = meetings(values([measured[i] for i in members], rest), [*here, *rest])
+            told.update(zip(members, all_, strict=False))
         return [told[i] for i in range(len(infos))]
 
     @override

@@ -3,8 +3,9 @@
     p = sign(processed);   r <- clip(r + p q b / L, min_lr / L, max_lr / L), q <- p where p != 0      while t < W
     scale <- scale r
 
-L is the group's largest learning rate so far, b = lr_bump bump_scale. LearningRate multiplies afterwards, so that the step
-follows whatever a scheduler does, in warm-up and after it; where the learning rate is L, the rates are within the bounds.
+L is the largest learning rate that the parameter has seen, b = lr_bump bump_scale. LearningRate multiplies afterwards, so that
+the step follows whatever a scheduler does, in warm-up and after it; where the learning rate is L, the rates are within the
+bounds.
 
 Reads    processed (the gradient), scale, bump_scale.   Writes  scale, like the parameter from here on.
 State    mask (r, 1 at the start), polarity (q, 0 at the start): like the parameter; peak (L), settled (1 after warm-up): 0-d.

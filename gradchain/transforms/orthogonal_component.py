@@ -8,8 +8,9 @@ Place    first, before the moments: what they make of it need not be orthogonal 
 Fields   none.
 Raises   nothing.
 Source   HinaAdamWOptimizer (hinablue/sd-scripts, e57630c), use_orthogonal_grad.
-Differs  nothing known. OrthogonalGradient, the form of the paper it names, gives the rest the length of the whole. Here a
-         gradient parallel to the parameter vanishes.
+Differs  OrthogonalGradient, the form of the paper it names, gives the rest the length of the whole. Here a gradient parallel to
+         the parameter vanishes: there its rounding is left, which a normalizing link takes for a direction. What is at most 32
+         eps times as long as what was subtracted counts as rounding, with the eps of the dtype in which links compute.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from typing_extensions import override
 
+from gradchain.transforms._rounding import remainder
 from gradchain.types import Carry, Context, NoState, Transform
 
 
@@ -33,7 +35,5 @@ class OrthogonalComponent(Transform):
         g, w, layout = carry.update, carry.param, ctx.layout
         if w.dim() < 2:
             return carry._replace(update=g.clone()), state
-        square = layout.dot(w, w)
-        part = layout.dot(w, g) / torch.where(square > 0, square, 1)
-        part = torch.where(part.isfinite(), part, 0)  # w may be too long to be measured
-        return carry._replace(update=g - part * w), state
+        o, left = remainder(g, w, layout)
+        return carry._replace(update=torch.where(left == 0, torch.zeros_like(o), o)), state

@@ -1,6 +1,6 @@
 """Orthogonal gradient: the part along the parameter is taken out, and the length restored.
 
-    o = g - (<w, g> / <w, w>) w;   update <- o |g| / |o|      where |o| > tolerance |g|, else g
+    o = g - (<w, g> / <w, w>) w;   update <- o |g| / |o|      where |o| > tolerance |g| and is not rounding, else g
 
 Reads    update, param.   Writes  update.   State  none.   Cost  4 reads, 2 writes, 4 sums a parameter.
 Shapes   any; one-element and zero parameters keep their gradient.   Units  those of the gradient.
@@ -9,7 +9,8 @@ Fields   tolerance: share of the gradient that must be left for the projection t
 Raises   ChainError if tolerance is outside [0, 1).
 Source   Prieto et al., Grokking at the Edge of Numerical Stability, arXiv 2501.04697; the authors' code restores the length.
 Differs  there a gradient parallel to the parameter is replaced by rounding noise of full length, and one-element parameters
-         are frozen; here both keep their gradient.
+         are frozen, or moved by such noise; here both keep their gradient. An o of at most 32 eps times the length of what was
+         subtracted counts as rounding, whatever the tolerance, with the eps of the dtype in which links compute.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Annotated
 import torch
 from typing_extensions import override
 
+from gradchain.transforms._rounding import remainder
 from gradchain.types import Carry, Context, NoState, Transform
 
 
@@ -33,10 +35,9 @@ class OrthogonalGradient(Transform):
 
     @override
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
-        g, w, layout = carry.update, carry.param, ctx.layout
-        square = layout.dot(w, w)
-        part = layout.dot(w, g) / torch.where(square > 0, square, 1)
-        o = g - torch.where(part.isfinite(), part, 0) * w  # w may be too long to be measured
-        before, after = layout.norm(g), layout.norm(o)
-        usable = after > self.tolerance * before
-        return carry._replace(update=torch.where(usable, o * (before / torch.where(usable, after, 1)), g)), state
+        g, w = carry.update, carry.param
+        if ctx.layout.shape(w).numel() < 2:
+            return carry, state
+        (o, left), length = remainder(g, w, ctx.layout), ctx.layout.norm(g)
+        usable = left > self.tolerance * length
+        return carry._replace(update=torch.where(usable, o * (length / torch.where(usable, left, 1)), g)), state

@@ -1,12 +1,14 @@
 """Prodigy's estimate of the distance to the solution, one for the whole model: it takes the learning rate's place.
 
-    w = d^2 lr;   r <- b r + w <g, start - param>;   s <- b s + w g;   update <- d g;   scale <- scale d
-    then   d <- max(d, coef sum(r) / sum(|s|));   eps_scale <- eps_scale d
+    w = d^2 lr;   s <- b s + w g;   update <- d g;   scale <- scale d
+    then   r <- b r + sum(w <g, start - param>);   d <- max(d, coef r / sum(|s|));   eps_scale <- eps_scale d
 
-d starts at d0 and grows by growth_rate a step at the most, but for its first growth.
+with sums over all parameters that have a gradient. d starts at d0 and grows by growth_rate a step at the most, but for its
+first growth. r and d are numbers of the whole optimizer: a parameter that joins late goes by those of the others.
 
 Reads    update, param, scale, eps_scale.   Writes  update, scale, eps_scale.
-State    start, gradient_sum (s): like the parameter; numerator (r), growth (d / d0), bound (the largest estimate / d0): 0-d.
+State    start, gradient_sum (s): like the parameter; common to all, 0-d: seen (steps), numerator (r), growth (d / d0), bound
+         (the largest estimate / d0).
 Cost     4 reads, 2 writes, 2 sums a parameter.
 Shapes   any.   Units  update: the gradient's times the parameter's; scale, eps_scale: those of the parameter, d.
 Place    first, before the moments; ScaledNormalize, WeightDecay and ApplyScale behind them. Lion needs no normalizing link.
@@ -18,7 +20,9 @@ Source   Mishchenko and Defazio, Prodigy, arXiv 2306.06101, algorithm 4; growth_
          prodigyopt 1.1.2 has them.
 Differs  eps is scaled by the d that comes out of this step, as in that code; in the paper by the one before, as gradient
          and step are. That code skips the step, decay included, while all gradients have been 0, and refuses groups with
-         different rates, which weigh by their own here. A gradient that is not finite leaves the estimate as it is.
+         different rates, which weigh by their own here; where groups differ in fields that r and d depend on, those of the
+         first count. Its bias correction counts the optimizer's steps, here each parameter's own. A parameter whose gradient
+         is not finite is left out of r.
          The sums grow by d^2: where parameters are so large that their rounding is a distance, they overflow.
 """
 
@@ -40,6 +44,7 @@ ONCE = 2**62  # an interval longer than any run
 class ProdigyState(NamedTuple):
     start: Tensor
     gradient_sum: Tensor
+    seen: Tensor
     numerator: Tensor
     growth: Tensor
     bound: Tensor
@@ -52,6 +57,7 @@ class ProdigyDistance(SharedTransform[ProdigyState]):
     State = ProdigyState
     reads = frozenset({"update", "param", "scale", "eps_scale"})
     writes = frozenset({"update", "scale", "eps_scale"})
+    common = ("seen", "numerator", "growth", "bound")
     every_step: ClassVar[bool] = True
 
     d0: Annotated[float, "(0, inf)"] = 1e-6
@@ -68,8 +74,9 @@ class ProdigyDistance(SharedTransform[ProdigyState]):
 
     @override
     def init(self, param: Tensor) -> ProdigyState:
+        seen = torch.zeros((), dtype=torch.float64, device=param.device)
         zero, one = param.new_zeros(()), param.new_ones(())
-        return ProdigyState(param.clone(), torch.zeros_like(param), zero, one, one.clone())
+        return ProdigyState(param.clone(), torch.zeros_like(param), seen, zero, one, one.clone())
 
     @override
     def refresh(self, carry: Carry, state: ProdigyState, ctx: Context) -> ProdigyState:
@@ -80,23 +87,21 @@ class ProdigyDistance(SharedTransform[ProdigyState]):
         b1, b2 = self.correction
         return (1 - b2**t) ** 0.5 / (1 - b1**t)
 
-    def sums(self, carry: Carry, state: ProdigyState, ctx: Context) -> tuple[Tensor, Tensor]:
-        """The new r and s."""
-        g, b, growth = carry.update, self.beta3, state.growth.to(torch.float64)
+    def sums(self, carry: Carry, state: ProdigyState, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """What r grows by, the new s, and whether the parameter takes part."""
+        g, growth = carry.update, state.growth.to(torch.float64)
         d = self.d0 * growth
         weight = growth * d * ctx.lr * self.corrected(ctx.step)
         product = ctx.layout.dot(g, torch.where(ctx.step > 1, state.start - carry.param, 0))
         taken = (ctx.lr > 0) & product.isfinite()
-        r = torch.where(taken, b * state.numerator + weight * product, state.numerator)
-        s = b * state.gradient_sum + (growth * d if self.safeguard_warmup else weight) * g
-        return r.to(state.numerator.dtype), torch.where(taken, s, state.gradient_sum).to(g.dtype)
+        s = self.beta3 * state.gradient_sum + (growth * d if self.safeguard_warmup else weight) * g
+        return torch.where(taken, weight * product, 0), torch.where(taken, s, state.gradient_sum).to(g.dtype), taken
 
     @override
     def measure(self, carry: Carry, state: ProdigyState, ctx: Context) -> Tensor:
-        r, s = self.sums(carry, state, ctx)
-        on = ctx.lr > 0
-        size = ctx.layout.sum(s.abs())
-        return torch.stack([torch.where(on, x, 0).to(torch.float64) for x in (r, size)])
+        product, s, taken = self.sums(carry, state, ctx)
+        size = torch.where(ctx.lr > 0, ctx.layout.sum(s.abs()), 0)
+        return torch.stack([x.to(torch.float64) for x in (product, size, taken)])
 
     @override
     def share(self, measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> Sequence[Any]:
@@ -105,16 +110,17 @@ class ProdigyDistance(SharedTransform[ProdigyState]):
 
     @override
     def update(self, carry: Carry, state: ProdigyState, ctx: Context) -> tuple[Carry, ProdigyState]:
-        (r, s), (numerator, size) = self.sums(carry, state, ctx), ctx.shared.unbind()
-        d = self.d0 * state.growth.to(torch.float64)
-        found = self.d_coef * numerator / torch.where(size > 0, size, 1) / self.d0
+        (_, s, _), (products, size, taken) = self.sums(carry, state, ctx), ctx.shared.unbind()
+        d, old = self.d0 * state.growth.to(torch.float64), state.numerator
+        r = torch.where(taken > 0, self.beta3 * old + products, old).to(old.dtype)
+        found = self.d_coef * r / torch.where(size > 0, size, 1) / self.d0
         found = torch.where((size > 0) & found.isfinite(), found, 0).to(state.growth.dtype)
         first = torch.where(state.growth == 1, torch.maximum(state.growth, found), state.growth)
         bound = torch.maximum(state.bound, found)
         growth = bound if self.growth_rate is None else torch.minimum(bound, first * self.growth_rate).to(bound.dtype)
         scale, eps_scale = carry.scale * d * self.corrected(ctx.step), carry.eps_scale * self.d0 * growth
         carry = carry._replace(update=d * carry.update, scale=scale, eps_scale=eps_scale)
-        return carry, ProdigyState(state.start, s, r, growth, bound)
+        return carry, ProdigyState(state.start, s, state.seen + 1, r, growth, bound)
 
     @override
     def figures(self, state: ProdigyState) -> Mapping[str, Tensor]:

@@ -1,15 +1,17 @@
 """The learning rate mask of AdaptiveHinaAdamW: rates that move by the constancy of the gradient's sign, as factors on the step.
 
-    p = [processed > 0];   k <- k + b where p is what it was, else k - b,   b = lr_bump bump_scale           while t < W
-    if lr > L: k <- k + lr - L, L <- lr;   k <- clip(k, min_lr, max_lr)                                      likewise
+    p = [processed > 0];   k <- k + b where p is what it was, else k - b,   b = lr_bump bump_scale           while T < W
+    where L has grown, k <- k + its growth;   k <- clip(k, min_lr, max_lr)                                   likewise
 
     ElementLRMask   scale <- scale k / L
     TensorLRMask    scale <- scale mean(k / L)
 
-k is lr at the start, and L the largest learning rate of the warm-up.
+L is the largest learning rate of the group's warm-up, k is L at the start, and T counts the steps of the optimizer, those
+included in which the parameter had no gradient.
 
 Reads    processed (the gradient), scale, bump_scale.   Writes  scale.
-State    rate (k), polarity (p as 1 or -1): like the parameter; peak (L), settled (1 after warm-up): 0-d.
+State    rate (k), polarity (p as 1 or -1): like the parameter; peak (L at its last step), settled (1 after warm-up), largest
+         (L, common to the group): 0-d.
 Cost     4 reads, 2 writes, and for TensorLRMask a sum, for ElementLRMask one more read and write.
 Shapes   any; empty passes through.   Units  a pure number; lr_bump, min_lr and max_lr are learning rates.
 Place    before ApplyScale.
@@ -19,9 +21,8 @@ Raises   ChainError if a field is out of range, or min_lr is above max_lr.
 Source   hinablue/sd-scripts: AdaptiveHinaAdamW (TensorLRMask) and HinaAdaptive (ElementLRMask).
 Differs  polarity starts at "not positive", and a zero gradient counts as that: so the first step raises k for all others, and
          elements without a gradient drift to max_lr. There lr is the one that the optimizer was made with, whatever a
-         scheduler or a group says, t counts all steps of the optimizer, and k is kept in float32; a schedule that did reach it
-         would shrink k again at each step. Here LearningRate multiplies afterwards, so the step follows the schedule. LRMask
-         is the sound form.
+         scheduler or a group says, and k is kept in float32; a schedule that did reach it would shrink k again at each step.
+         Here LearningRate multiplies afterwards, so the step follows the schedule. LRMask is the sound form.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class ScaleMaskState(NamedTuple):
     polarity: Tensor
     peak: Tensor
     settled: Tensor
+    largest: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -50,6 +52,9 @@ class _ScaleMask(Transform[ScaleMaskState]):
     State = ScaleMaskState
     reads = frozenset({"processed", "scale", "bump_scale"})
     writes = frozenset({"scale"})
+    traits = frozenset({"optimizer_step"})
+    common = ("largest",)
+    common_to = "group"
 
     lr_bump: Annotated[float, "[0, inf)"] = 3e-6
     min_lr: Annotated[float, "[0, inf)"] = 1e-7
@@ -62,8 +67,8 @@ class _ScaleMask(Transform[ScaleMaskState]):
 
     @override
     def init(self, param: Tensor) -> ScaleMaskState:
-        nothing = param.new_zeros(())
-        return ScaleMaskState(torch.zeros_like(param), -torch.ones_like(param), nothing, nothing.clone())
+        nothing = [param.new_zeros(()) for _ in ("peak", "settled", "largest")]
+        return ScaleMaskState(torch.zeros_like(param), -torch.ones_like(param), *nothing)
 
     @override
     def figures(self, state: ScaleMaskState) -> Mapping[str, Tensor]:
@@ -71,16 +76,18 @@ class _ScaleMask(Transform[ScaleMaskState]):
 
     def moved(self, carry: Carry, state: ScaleMaskState, ctx: Context) -> tuple[Tensor, ScaleMaskState]:
         """k / L, and the new state."""
-        k, q, lr = state.rate, state.polarity, ctx.lr.to(state.rate)
-        moving, fresh = (ctx.step < self.warmup_steps).to(k.device), state.peak == 0
+        k, q = state.rate, state.polarity
+        moving, fresh = (ctx.total < self.warmup_steps).to(k.device), state.peak == 0
+        learning = moving | (state.largest == 0)
+        largest = torch.where(learning, torch.maximum(state.largest, ctx.lr.to(k)), state.largest)
         p = torch.where(carry.signal > 0, 1.0, -1.0).to(k.dtype)
-        grown = k + (lr - state.peak).clamp(min=0)
+        grown = k + (largest - state.peak)
         bumped = (grown + p * q * (self.lr_bump * carry.bump_scale)).clamp(self.min_lr, self.max_lr)
         k = torch.where(moving, bumped, torch.where(fresh, grown, k))
-        peak = torch.where(moving | fresh, torch.maximum(state.peak, lr), state.peak)
+        peak = torch.where(moving | fresh, largest, state.peak)
         known = peak > 0
         factor = torch.where(known, k / torch.where(known, peak, 1), 1)
-        return factor, ScaleMaskState(k, p, peak, 1 - moving.to(k.dtype))
+        return factor, ScaleMaskState(k, p, peak, 1 - moving.to(k.dtype), largest)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

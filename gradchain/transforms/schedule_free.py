@@ -14,8 +14,9 @@ Fields   momentum (b): place of y between z and x, in (0, 1); r, weight_lr_power
          warmup_steps: steps over which the step and its weight rise to full size, 0 for none.
 Raises   ChainError if a field is out of range.
 Source   Defazio et al., The Road Less Scheduled, arXiv 2405.15682, algorithm 1, as schedulefree 1.4.1 runs it.
-Differs  that code counts steps of rate 0 into the average; here such a step changes nothing. Its optimizers fix what forms u;
-         here any chain does.
+Differs  that code keeps sum(w) and c_max by group, so that a parameter that joins late hardly enters its own average; here
+         each averages its own way. That code counts steps of rate 0 into the average; here such a step changes nothing. Its
+         optimizers fix what forms u; here any chain does.
 """
 
 from __future__ import annotations

@@ -4,9 +4,10 @@
     n' = mean + z_thresh^2 sqrt(variance) / z   where z > z_thresh, else n;   update <- update n' / n
     mean <- a mean + (1 - a) n';   variance <- a variance + (1 - a) (n' - mean)^2
 
-In the first steps nothing is clipped, and mean and variance are those of the norms so far.
+In the first steps nothing is clipped, and mean and variance are those of the norms so far. They are numbers of the whole
+optimizer: a parameter that joins late goes by those of the others.
 
-Reads    update.   Writes  update.   State  mean, variance: 0-d, the same for every parameter that has seen the same steps.
+Reads    update.   Writes  update.   State  seen (norms so far), mean, variance: 0-d, common to all parameters.
 Cost     2 reads, 1 write, 1 norm a parameter.
 Shapes   any.   Units  those of update (a rescaling). A norm that is not finite leaves the state as it is.
 Place    first, on gradients. A fixed limit besides is a link of its own, ClipGlobalNorm.
@@ -31,6 +32,7 @@ from gradchain.types import Carry, Context, ParamInfo, SharedTransform
 
 
 class NormHistory(NamedTuple):
+    seen: Tensor
     mean: Tensor
     variance: Tensor
 
@@ -40,6 +42,7 @@ class ZClip(SharedTransform[NormHistory]):
     """Limit on the norm of all gradients by its z-score."""
 
     State = NormHistory
+    common = ("seen", "mean", "variance")
     off = {"z_thresh": torch.inf}
 
     z_thresh: Annotated[float, "(0, inf]"] = 2.5
@@ -49,7 +52,8 @@ class ZClip(SharedTransform[NormHistory]):
 
     @override
     def init(self, param: Tensor) -> NormHistory:
-        return NormHistory(param.new_zeros(()), param.new_zeros(()))
+        seen = torch.zeros((), dtype=torch.float64, device=param.device)
+        return NormHistory(seen, param.new_zeros(()), param.new_zeros(()))
 
     @override
     def measure(self, carry: Carry, state: NormHistory, ctx: Context) -> Tensor:
@@ -62,18 +66,19 @@ class ZClip(SharedTransform[NormHistory]):
 
     @override
     def update(self, carry: Carry, state: NormHistory, ctx: Context) -> tuple[Carry, NormHistory]:
-        n, mean, deviation = ctx.shared, state.mean, state.variance.sqrt()
+        n, mean, deviation, t = ctx.shared, state.mean, state.variance.sqrt(), state.seen + 1
         z = (n - mean) / (deviation + self.zclip_eps)
-        warm = (ctx.step <= self.zclip_warmup_steps).to(n.device)
+        warm = t <= self.zclip_warmup_steps
         spike = (z > self.z_thresh) & ~warm
         clipped = torch.where(spike, mean + self.z_thresh**2 * deviation / torch.where(spike, z, 1), n)
-        a = torch.where(warm, 1 - 1 / ctx.step, self.zclip_alpha)  # 1 - 1 / t makes running averages plain ones
+        a = torch.where(warm, 1 - 1 / t, self.zclip_alpha)  # 1 - 1 / t makes running averages plain ones
         new_mean = a * mean + (1 - a) * clipped
         apart = (clipped - new_mean) * torch.where(warm, clipped - mean, clipped - new_mean)
         variance = a * state.variance + (1 - a) * apart
         factor = torch.where(spike, clipped / torch.where(n > 0, n, 1), 1)
-        new = (torch.where(n.isfinite(), x, old).to(old.dtype) for x, old in zip((new_mean, variance), state, strict=True))
-        return carry._replace(update=carry.update * factor), NormHistory(*new)
+        new = zip((t, new_mean, variance), state, strict=True)
+        kept = (torch.where(n.isfinite(), x, old).to(old.dtype) for x, old in new)
+        return carry._replace(update=carry.update * factor), NormHistory(*kept)
 
     @override
     def figures(self, state: NormHistory) -> dict[str, Tensor]:

@@ -184,3 +184,55 @@ def test_masks_and_partitions_go_by_the_names():
 def test_what_does_not_fit_is_refused(call, complaint):
     with pytest.raises(ChainError, match=complaint):
         call(presets.adamw(), tensors())
+
+
+ADAM = presets.adamw()
+TWO = {"a": torch.ones(2, 3), "b": torch.ones(3)}
+
+
+def without(tree, name, key):
+    return {**tree, name: {k: v for k, v in tree[name].items() if k != key}}
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "complaint"),
+    [
+        (lambda g, s, p: ({**g, "a": torch.ones(3)}, s, p), r"gradient of 'a' has shape \(3,\), the parameter \(2, 3\)"),
+        (lambda g, s, p: ({**g, "b": torch.ones(())}, s, p), r"gradient of 'b' has shape \(\), the parameter \(3,\)"),
+        (lambda g, s, p: ({**g, "b": 1.0}, s, p), r"gradient of 'b' must be a tensor or None; found float"),
+        (lambda g, s, p: ({**g, "b": torch.ones(3).to_sparse()}, s, p), r"gradient of 'b' is torch\.sparse_coo"),
+        (lambda g, s, p: ({**g, "b": torch.ones(3) * 1j}, s, p), r"gradient of 'b' is torch\.complex64, the parameter"),
+        (lambda g, s, p: (g, {**s, "a": {}}, p), r"state of 'a' has no 'step'; it has nothing"),
+        (lambda g, s, p: (g, {**s, "a": None}, p), r"state of 'a' must be a dict of tensors; found NoneType"),
+        (lambda g, s, p: (g, presets.sgd().init(p), p), r"state of 'a' has no 'moments/first'; it has step"),
+        (lambda g, s, p: (g, without(s, "b", "moments/second"), p), r"state of 'b' has no 'moments/second'"),
+        (lambda g, s, p: (g, {**s, "a": s["b"]}, p), r"'moments/first' of 'a' has shape \(3,\), .* \(2, 3\) needs \(2, 3\)"),
+        (lambda g, s, p: (g, {**s, "a": {**s["a"], "step": torch.ones(2)}}, p), r"'step' of 'a' has shape \(2,\)"),
+        (lambda g, s, p: (g, {**s, "a": {**s["a"], "step": 3}}, p), r"'step' of 'a' must be a tensor; found 3"),
+        (lambda g, s, p: (g, s, {**p, "b": [1.0]}), r"parameter 'b' must be a tensor; found list"),
+        (lambda g, s, p: (g, s, {**p, "b": torch.ones(3, dtype=torch.int64)}), r"parameter 'b' must hold real or complex"),
+    ],
+)
+def test_what_does_not_fit_its_parameter_is_refused_by_name_and_shape(spoiled, complaint):
+    grads = {name: torch.ones_like(p) for name, p in TWO.items()}
+    args = spoiled(grads, ADAM.init(TWO), TWO)
+    with pytest.raises(ChainError, match=complaint):
+        ADAM.update(*args)
+
+
+def test_parameters_that_are_no_tensors_have_no_state():
+    with pytest.raises(ChainError, match="parameter 'b' must be a tensor; found float"):
+        ADAM.init({"a": torch.ones(2), "b": 1.0})
+
+
+def test_state_with_more_in_it_than_the_chain_needs_is_taken():
+    longer = chain(t.ZClip(), *ADAM.links)
+    grads = {name: torch.ones_like(p) for name, p in TWO.items()}
+    _, state = ADAM.update(grads, longer.init(TWO), TWO)
+    assert "z_clip/mean" in state["a"]
+
+
+def test_masked_links_need_no_state_where_they_do_not_work():
+    recipe = chain(masked(t.Moments(), by=lambda name, p: p.dim() > 1), t.LearningRate(lr=0.1))
+    _, state = recipe.update({name: torch.ones_like(p) for name, p in TWO.items()}, recipe.init(TWO), TWO)
+    assert "moments/first" in state["a"] and "moments/first" not in state["b"]

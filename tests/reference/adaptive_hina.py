@@ -46,16 +46,21 @@ class Program:
         self.norms = [[] for _ in params]
         self.rates = [np.full_like(p, self.settings["lr"]) for p in params]
         self.signs = [np.zeros(p.shape, dtype=bool) for p in params]
-        self.t = 0
+        self.total, self.own = 0, [0] * len(params)  # steps of the optimizer, and of each tensor
 
-    def step(self, grads):
-        self.t += 1
-        if self.t % self.settings["relationship_discovery_interval"] == 0 and self.settings["use_dynamic_adaptation"]:
-            self.refresh(grads)
+    def step(self, grads, lr=None):
+        """A gradient may be None; lr is what a scheduler has made of the learning rate."""
+        self.total += 1
+        self.lr = self.settings["lr"] if lr is None else lr
+        if self.total % self.settings["relationship_discovery_interval"] == 0 and self.settings["use_dynamic_adaptation"]:
+            self.refresh([np.zeros_like(p) if g is None else g for g, p in zip(grads, self.params, strict=True)])
         before = [p.copy() for p in self.params]
         for i, grad in enumerate(grads):
+            if grad is None:
+                continue
+            self.own[i] += 1
             u, g = self.direction(i, grad, before[i])
-            moved = before[i] - self.settings["lr"] * self.scale(i, g, before) * u
+            moved = before[i] - self.lr * self.scale(i, g, before) * u
             self.params[i] = self.settled(i, moved)
 
     def refresh(self, grads):
@@ -77,14 +82,14 @@ class Program:
         s, (b1, b2) = self.settings, self.settings["betas"]
         if s["use_agr"]:
             g = g / max(1.0, np.linalg.norm(g.ravel()))
-        if s["use_orthogonal_grad"]:
+        if s["use_orthogonal_grad"] and g.size > 1:  # what is orthogonal to one element is rounding noise
             beside = g - (param * g).sum() / (param * param).sum() * param
             left = np.linalg.norm(beside.ravel())
             g = beside * np.linalg.norm(g.ravel()) / left if left else g
         self.first[i] = b1 * self.first[i] + (1 - b1) * g
         old, self.second[i] = self.second[i], b2 * self.second[i] + (1 - b2) * g**2
         second = np.maximum(old, self.second[i]) if s["use_adopt_stability"] else self.second[i]
-        u = self.first[i] / (1 - b1**self.t) / (np.sqrt(second / (1 - b2**self.t)) + s["eps"])
+        u = self.first[i] / (1 - b1 ** self.own[i]) / (np.sqrt(second / (1 - b2 ** self.own[i])) + s["eps"])
         if s["use_tam"]:
             self.aligned[i] = s["tam_beta"] * self.aligned[i] + (1 - s["tam_beta"]) * angle(self.first[i], g)
             u = u * (1 + self.aligned[i]) / 2
@@ -101,7 +106,7 @@ class Program:
                 factor = factor * worth(params[i], params[j], c)
             factor = np.clip(factor, 0.01, 5)
         if s["use_lr_mask"]:
-            if self.t < s["warmup_steps"]:
+            if self.total < s["warmup_steps"]:
                 bumped = self.rates[i] + np.where((g > 0) == self.signs[i], s["lr_bump"], -s["lr_bump"])
                 self.rates[i], self.signs[i] = np.clip(bumped, s["min_lr"], s["max_lr"]), g > 0
             factor = factor * (self.rates[i] / s["lr"]).mean()
@@ -110,10 +115,10 @@ class Program:
     def settled(self, i, moved):
         s = self.settings
         shape = (s["wd_transition_steps"], s["wd_decay_factor"], s["wd_min_ratio"], 2)
-        fade = fading(self.t, *shape) if s["dynamic_weight_decay"] else 1.0
-        moved = moved * (1 - s["lr"] * s["weight_decay"] * fade)
+        fade = fading(self.own[i], *shape) if s["dynamic_weight_decay"] else 1.0
+        moved = moved * (1 - self.lr * s["weight_decay"] * fade)
         size = np.linalg.norm(moved.ravel())
         if s["use_spd"] and size:
             gone = moved - self.start[i]
-            moved = moved - s["lr"] * s["spd_lambda"] * np.linalg.norm(gone.ravel()) / size * gone
+            moved = moved - self.lr * s["spd_lambda"] * np.linalg.norm(gone.ravel()) / size * gone
         return moved

@@ -8,7 +8,7 @@ from reference.adaptive_hina import PUBLISHED, Program
 
 from gradchain import ChainError, presets
 
-SHAPES = [(7,), (6, 5), (5, 6), (6, 5), (4, 3, 3, 3), (3, 6), (8, 9)]
+SHAPES = [(7,), (6, 5), (5, 6), (6, 5), (4, 3, 3, 3), (3, 6), (8, 9), (2,), (1,), ()]
 IGNORED = ["amsgrad", "optim_bits", "args", "min_8bit_size", "percentile_clipping", "block_wise", "is_paged"]
 RECORDED = [c for c in cases("hina_adaptive") if c.info["status"] == "target" and c.info["dtype"] == "float64"]
 SWITCHES = [key for key, value in PUBLISHED.items() if isinstance(value, bool)]
@@ -49,30 +49,33 @@ def test_mixtures_vary_every_keyword_of_the_recorded_runs():
     assert all(len({mixture[key] for mixture in mixtures}) > 1 for key in PUBLISHED)
 
 
-def difference(settings, relations, random, steps=30):
-    small = (2,) if settings["use_orthogonal_grad"] else (1,)  # what is orthogonal to one element is rounding noise
-    shapes = [*SHAPES, small]
-    start = [random.standard_normal(shape) for shape in shapes]
+def difference(settings, relations, random, driver="loop", steps=30):
+    """Over all tensors and steps; gradients are left out at random, and a scheduler lowers the learning rate."""
+    start = [random.standard_normal(shape) for shape in SHAPES]
     program = Program(start, relations, **settings)
     params = [torch.nn.Parameter(torch.tensor(p)) for p in start]
-    optimizer = presets.adaptive_hina(**settings, relations=relations, published=True).optimizer(params, driver="loop")
+    optimizer = presets.adaptive_hina(**settings, relations=relations, published=True).optimizer(params, driver=driver)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 1 / (1 + 0.1 * k))
     worst = 0.0
-    for t in range(steps):
-        grads = [random.standard_normal(shape) * random.uniform(0.05, 1) for shape in shapes]
-        grads[-1] = grads[-1] * (t % 5 > 0)
+    for k in range(steps):
+        grads = [random.standard_normal(shape) * random.uniform(0.05, 1) for shape in SHAPES]
+        grads[-3] = grads[-3] * (k % 5 > 0)
         grads[3] = grads[3] * (random.random((6, 5)) < 0.5)
-        program.step(grads)
+        grads = [grad if random.random() < 2 / 3 else None for grad in grads]
+        program.step(grads, settings["lr"] / (1 + 0.1 * k))
         for p, g in zip(params, grads, strict=True):
-            p.grad = torch.tensor(g)
+            p.grad = None if g is None else torch.tensor(g)
         optimizer.step()
+        scheduler.step()
         worst = max(worst, *(np.abs(p.detach().numpy() - q).max() for p, q in zip(params, program.params, strict=True)))
     return worst, program
 
 
+@pytest.mark.parametrize("driver", ["loop", "stacked"])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_mixture_of_techniques_runs_as_in_the_program(seed):
+def test_a_mixture_of_techniques_runs_as_in_the_program(seed, driver):
     settings, relations, random = drawn(seed)
-    worst, program = difference(settings, relations, random)
+    worst, program = difference(settings, relations, random, driver)
     assert worst < 1e-11
     assert bool(program.related) == (relations and settings["use_dynamic_adaptation"])
 

@@ -2,13 +2,17 @@
 
 ``published=True`` gives the program as shipped (139d6d5): a ceiling on norms for AGR, monotone moments for ADOPT, damped
 updates for TAM and cautious, one mean mask and one absolute score a parameter, decay and a pull to the start behind the step.
-It takes use_grams and does nothing with it, as the program does, and finds no relations unless relations=True. Without it,
-each technique is the one of the paper it is named after, or what the program's documents say of it.
+It takes use_grams and does nothing with it, as the program does, and finds no relations unless relations=True. ``revision``
+names an earlier one, with its defaults: d6cb03f has no mask, and c8493e2, besides, finds relations. Without these, each
+technique is the one of the paper it is named after, or what the program's documents say of it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Literal, ParamSpec, cast
 
 from gradchain.chains.chain import Chain, chain
 from gradchain.chains.masked import masked
@@ -45,8 +49,9 @@ from gradchain.transforms import (
     WeightDecay,
     WeightDecayAfterStep,
 )
-from gradchain.types import Transform
+from gradchain.types import ChainError, Transform
 
+P = ParamSpec("P")
 Betas = tuple[float, float]
 Link = Transform[Any]
 BITSANDBYTES = ("amsgrad", "optim_bits", "args", "min_8bit_size", "percentile_clipping", "block_wise", "is_paged")
@@ -56,6 +61,34 @@ def _when(wanted: bool, *links: Link) -> tuple[Link, ...]:
     return links if wanted else ()
 
 
+REVISIONS: dict[str, dict[str, Any]] = {  # what each has by default, where that is not what the preset has
+    "139d6d5": {},
+    "d6cb03f": {"use_lr_mask": False},
+    "c8493e2": {"use_lr_mask": False, "relations": True},
+}
+
+
+def _by_revision(preset: Callable[P, Chain]) -> Callable[P, Chain]:
+    """The preset with the defaults of the revision that is asked for."""
+
+    @wraps(preset)
+    def revised(*args: P.args, **kwargs: P.kwargs) -> Chain:
+        revision = kwargs.get("revision")
+        if revision is None:
+            return preset(*args, **kwargs)
+        if revision not in REVISIONS:
+            known = ", ".join(map(repr, REVISIONS))
+            raise ChainError(f"{preset.__name__}: revision must be one of {known}; found {revision!r}. Pass one of these.")
+        if not kwargs.get("published", True):
+            raise ChainError(f"revision={revision!r} is a published form; found published=False. Leave one of them out.")
+        given: dict[str, Any] = {**REVISIONS[str(revision)], "published": True, **kwargs}
+        taken = inspect.signature(preset).bind_partial(*args).arguments
+        return cast(Any, preset)(*args, **{key: value for key, value in given.items() if key not in taken or key in kwargs})
+
+    return revised
+
+
+@_by_revision
 @refusing("the program handed it to bitsandbytes, where nothing read it", *BITSANDBYTES)
 @preset
 def adaptive_hina(
@@ -88,11 +121,12 @@ def adaptive_hina(
     wd_min_ratio: float = 0.1,
     relations: bool | None = None,
     published: bool = False,
+    revision: Literal["139d6d5", "d6cb03f", "c8493e2"] | None = None,
 ) -> Chain:
     """AdamW with eleven techniques around it: scales by importance, relations and sign masks among them.
 
     With use_grams, use_cautious changes nothing. tam_beta is the decay of TAM's similarity. relations (None for: unless
-    published) belong to use_dynamic_adaptation.
+    published) belong to use_dynamic_adaptation. revision: the published form with the defaults of this revision.
     """
     decay: dict[str, Any] = {"weight_decay": weight_decay}
     fading: dict[str, Any] = {

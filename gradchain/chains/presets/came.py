@@ -52,6 +52,8 @@ def came(
     "which parameters train is the trainer's to choose, by their gradients",
     "do_paramiter_swapping",
     "paramiter_swapping_factor",
+    harmless={"do_paramiter_swapping": False},
+    switch="do_paramiter_swapping",
 )
 @preset
 @checking
@@ -60,18 +62,21 @@ def automagic(
     min_lr: float = 1e-7,
     max_lr: float = 1e-3,
     lr_bump: float = 1e-6,
-    eps: float = 1e-30,
+    eps: float | tuple[float, float] = 1e-30,
     clip_threshold: float = 1.0,
     beta2: float = 0.999,
     weight_decay: float = 0.0,
     published: bool = False,
 ) -> Chain:
-    """Factored second moment, and a learning rate per element that rises while the gradient keeps its sign."""
+    """Factored second moment, and a learning rate per element that rises while the gradient keeps its sign.
+
+    eps: added to the squares; of two numbers, which the program takes, the first: it does nothing with the second.
+    """
     bounds: dict[str, Any] = {"lr_bump": lr_bump, "min_lr": min_lr, "max_lr": max_lr}
     start = 1e-6 if isinstance(lr, float) and lr > 1e-3 else lr  # as the program has it
     masks: tuple[Transform[Any], ...] = (LRMask(**bounds, warmup_steps=NEVER), ApplyScale())
     return chain(
-        FactoredMeanSquare(beta2=beta2, eps1=eps),
+        FactoredMeanSquare(beta2=beta2, eps1=eps[0] if isinstance(eps, tuple) else eps),
         Normalize(eps=0.0),
         ClipUpdateRMS(d=clip_threshold),
         WeightDecay(weight_decay=weight_decay),

@@ -60,8 +60,8 @@ def _penalties(warmup_steps: int, frequency: float | None, rank: float | None) -
     return links
 
 
-@refusing("describe() and optimizer.report() tell what happens", "verbose")
-@refusing("its in-place form is another, broken rule", "tam_use_inplace_ops")
+@refusing("describe() and optimizer.report() tell what happens", "verbose", harmless={"verbose": False})
+@refusing("its in-place form is another, broken rule", "tam_use_inplace_ops", harmless={"tam_use_inplace_ops": False})
 @refusing("the similarity is per parameter, or per row with tam_correlation_method='vectorized'", "tam_large_tensor_threshold")
 @preset
 @checking

@@ -41,11 +41,13 @@ from gradchain.transforms import (
 
 Betas = tuple[float, float, float]
 Steps = Annotated[int, "[0, inf)"]
+UNUSED = {"eta": 2.0, "full_finetune": False}
+NO_RANK = {"lora_rank_penalty": False}
 BROKEN = ("lora_rank_penalty", "rank_penalty_strength", "low_rank_emphasis", "use_approximate_svd")
 
 
-@refusing("that version kept it and did nothing with it", "eta", "full_finetune")
-@refusing("describe() and optimizer.report() tell what happens", "verbose")
+@refusing("that version kept it and did nothing with it", "eta", "full_finetune", harmless=UNUSED)
+@refusing("describe() and optimizer.report() tell what happens", "verbose", harmless={"verbose": False})
 @preset
 @checking
 def cameamp_improved(
@@ -103,10 +105,10 @@ def cameamp_improved(
     )
 
 
-@refusing("that version kept it and did nothing with it", "eta", "full_finetune")
-@refusing("describe() and optimizer.report() tell what happens", "verbose")
-@refusing("its torque on LoRA's matrices grows without bound", *BROKEN)
-@refusing("without dual momentum, take cameamp_improved", "enable_dual_momentum")
+@refusing("that version kept it and did nothing with it", "eta", "full_finetune", harmless=UNUSED)
+@refusing("describe() and optimizer.report() tell what happens", "verbose", harmless={"verbose": False})
+@refusing("its torque on LoRA's matrices grows without bound", *BROKEN, harmless=NO_RANK, switch="lora_rank_penalty")
+@refusing("without dual momentum, take cameamp_improved", "enable_dual_momentum", harmless={"enable_dual_momentum": True})
 @refusing("nothing is cached here", "enable_cache", "max_cache_size")
 @preset
 @checking

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from gradchain.chains.chain import Chain, chain
 from gradchain.chains.presets._arguments import checking, preset
@@ -42,13 +42,15 @@ from gradchain.transforms import (
     TorqueMomentum,
     VarianceFloor,
 )
+from gradchain.types import ChainError
 
 Betas = tuple[float, float, float]
 Steps = Annotated[int, "[0, inf)"]
-Four = tuple[float, float, float, float]
+Shares = tuple[float] | tuple[float, float] | tuple[float, float, float] | tuple[float, float, float, float]
+Counts = tuple[int] | tuple[int, int] | tuple[int, int, int] | tuple[int, int, int, int]
 
 
-@refusing("describe() and optimizer.report() tell what happens", "verbose")
+@refusing("describe() and optimizer.report() tell what happens", "verbose", harmless={"verbose": False})
 @preset
 @checking
 def cameamp_original(
@@ -62,14 +64,22 @@ def cameamp_original(
     weight_decay: float = 2.5,
     warmup_steps: Steps = 500,
     la_layers: Annotated[int, "[0, 4]"] = 3,
-    alphas: Four = (0.6, 0.75, 0.85, 0.85),
-    ks: tuple[int, int, int, int] = (5, 5, 3, 3),
+    alphas: Shares = (0.6, 0.75, 0.85, 0.85),
+    ks: Counts = (5, 5, 3, 3),
     full_finetune: bool = False,
 ) -> Chain:
-    """The first CameAMP: no regularizers, SPD in the warm-up, lookahead in layers for as long again."""
+    """The first CameAMP: no regularizers, SPD in the warm-up, lookahead in layers for as long again.
+
+    alphas, ks: one for each of la_layers; more are not used.
+    """
     half = half_of(warmup_steps)
     spd = PublishedSPD(spd_lambda=weight_decay) if full_finetune else PublishedOriginSPD(spd_lambda=weight_decay)
-    ahead = MultilayerLookahead(la_layers=max(1, la_layers), la_alphas=alphas, la_ks=ks)
+    for key, found in (("alphas", alphas), ("ks", ks)):
+        if len(found) < la_layers:
+            raise ChainError(
+                f"'cameamp_original': {la_layers} la_layers need as many {key}; found {found!r}. Give one for each."
+            )
+    ahead = MultilayerLookahead(la_layers=max(1, la_layers), la_alphas=_four(alphas, 1.0), la_ks=_four(ks, 1))
     return chain(
         MeanSquare(beta2=betas[1], eps1=eps[0]),
         Normalize(eps=0.0),
@@ -94,7 +104,7 @@ def cameamp_original(
     )
 
 
-@refusing("describe() and optimizer.report() tell what happens", "verbose")
+@refusing("describe() and optimizer.report() tell what happens", "verbose", harmless={"verbose": False})
 @preset
 @checking
 def cameamp_original_8bit(
@@ -123,8 +133,8 @@ def cameamp_original_8bit(
     )
 
 
-@refusing("describe() and optimizer.report() tell what happens", "verbose")
-@refusing("that version kept it and did nothing with it", "clip_threshold")
+@refusing("describe() and optimizer.report() tell what happens", "verbose", harmless={"verbose": False})
+@refusing("that version kept it and did nothing with it", "clip_threshold", harmless={"clip_threshold": 1.0})
 @preset
 @checking
 def cameamp_adopt(
@@ -162,7 +172,7 @@ def cameamp_adopt(
     )
 
 
-@refusing("describe() and optimizer.report() tell what happens", "verbose")
+@refusing("describe() and optimizer.report() tell what happens", "verbose", harmless={"verbose": False})
 @refusing("that version kept it and did nothing with it", "context_window", "edge_threshold", "adaptation_rate")
 @preset
 @checking
@@ -203,8 +213,8 @@ def cameamp_last(
     )
 
 
-@refusing("describe() and optimizer.report() tell what happens", "verbose")
-@refusing("that version kept it and did nothing with it", "clip_threshold")
+@refusing("describe() and optimizer.report() tell what happens", "verbose", harmless={"verbose": False})
+@refusing("that version kept it and did nothing with it", "clip_threshold", harmless={"clip_threshold": 1.0})
 @preset
 @checking
 def cameamp_ges(
@@ -231,6 +241,11 @@ def cameamp_ges(
         _settling_mask(lr, min_lr, max_lr, lr_bump, warmup_steps, first=1),
         LearningRate(lr=lr),
     )
+
+
+def _four(given: tuple[Any, ...], unused: float) -> Any:
+    """The values with one for every layer that there can be."""
+    return (*given, *[unused] * (4 - len(given)))
 
 
 def _fading(

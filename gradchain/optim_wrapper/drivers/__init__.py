@@ -25,6 +25,7 @@ from gradchain.optim_wrapper.drivers.flow import choose, compute_dtype, due, wit
 from gradchain.optim_wrapper.drivers.loop import Job, Row, loop, working
 from gradchain.optim_wrapper.drivers.memory import overlapping
 from gradchain.optim_wrapper.drivers.plan import Planned
+from gradchain.optim_wrapper.drivers.total import observers
 from gradchain.optim_wrapper.drivers.watch import Watch, watched
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Loop:
         optimizer.rows()
 
     def __call__(self, optimizer: ChainOptimizer) -> None:
-        jobs = optimizer.jobs()
+        jobs = [*optimizer.jobs(), *observers(optimizer)]
         if self.watch is None and not torch.compiler.is_compiling():
             self.watch, self.shared = watched(optimizer, self.unfit), overlapping(jobs)
         loop(jobs, in_turn=self.shared)

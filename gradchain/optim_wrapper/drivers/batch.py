@@ -6,7 +6,7 @@ import math
 import operator
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, cast
 
 import torch
@@ -18,73 +18,14 @@ from gradchain.optim_wrapper.drivers.graphs import TRACING, Graph
 from gradchain.optim_wrapper.drivers.loop import HELD, Job
 from gradchain.optim_wrapper.drivers.program import Answer, Program, Split, joined, kind_of, placed
 from gradchain.optim_wrapper.drivers.sharded import cut, layout_in_plan
+from gradchain.optim_wrapper.drivers.step import Members, Step
 from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.layouts import WHOLE, WRAPPED
-from gradchain.optim_wrapper.numbers import on_device
-from gradchain.optim_wrapper.shards import elements, local
-from gradchain.types import ParamInfo, SharedTransform
+from gradchain.optim_wrapper.shards import elements
+from gradchain.types import UNSET, ParamInfo, SharedTransform
 
 P = TypeVar("P", bound=Program)
 Links = tuple[BoundLink, ...]
-
-
-@dataclass
-class Step:
-    """What all batches of one step have in common."""
-
-    graphs: dict[Hashable, Graph | None]  # None where a program cannot be traced
-    compile: bool
-    failures: list[Exception]  # of the compiler, of all steps; the first is told
-    asked: dict[Hashable, Any]  # by program: the questions along it, where a parameter runs in tiles
-    first: bool = True  # of a plan: graphs are made before anything is written
-    counts: dict[Any, Tensor] = field(default_factory=lambda: {})  # step counts as tensors
-    numbers: dict[Any, tuple[Any, Sequence[Tensor]]] = field(default_factory=lambda: {})
-
-    def count(self, value: float) -> Tensor:
-        if value not in self.counts:
-            self.counts[value] = torch.tensor(value, dtype=torch.float64, device="cpu")
-        return self.counts[value]
-
-    def coming(self, home: Members) -> Tensor:
-        """The number of this step, where it is counted; homes that have taken equally many on the host have on the GPU."""
-        if not home.steps.is_cuda:
-            return self.count(home.count + 1)
-        key = (home.count, home.steps.device)
-        if key not in self.counts:
-            self.counts[key] = home.steps[0].to(torch.float64) + 1
-        return self.counts[key]
-
-    def on_host(self, graph: Graph, given: Sequence[Tensor]) -> Sequence[Tensor]:
-        """What a graph runs on, made of the numbers among the inputs; where graphs make the same of the same, it is made once.
-
-        It is made on the host, unless some of them are on the GPU.
-        """
-        numbers, device = [given[i] for i in graph.common], given[0].device
-        key = (id(graph.of_common), device, *map(id, numbers))
-        if key not in self.numbers:
-            sent = on_device(numbers, device) if any(number.is_cuda for number in numbers) else numbers
-            made = on_device(graph.of_common(*sent), device)
-            self.numbers[key] = (numbers, made)  # with the numbers, whose ids must not be used again
-        made = self.numbers[key][1]
-        return made if graph.of_own is None else graph.of_own(*[given[i] for i in graph.own], *made)
-
-
-@dataclass
-class Members:
-    """Parameters that run together: what stays from step to step."""
-
-    infos: Sequence[ParamInfo]
-    groups: Sequence[int]  # theirs
-    at: tuple[int, int]  # group and position of the first of them
-    label: str
-    used: frozenset[str]
-    states: Sequence[dict[str, Tensor]]  # live, flat, by parameter
-    count: float  # steps so far
-    steps: Tensor  # the same, as the parameters' states have it
-
-    def __post_init__(self) -> None:
-        self.raw = [local(info.param.detach()) for info in self.infos]
-        self.places = [info.place for info in self.infos]
 
 
 @dataclass
@@ -127,11 +68,11 @@ class Home(Members):
     def batch(self, grads: Sequence[Tensor | None], lr: Tensor, step: Step) -> Batch:
         return Batch(self, self.pick(grads), lr, step)
 
-    def plan(self) -> Mapping[str, tuple[bool, bool]]:
+    def plan(self, total: Tensor = UNSET) -> Mapping[str, tuple[bool, bool]]:
         """By link: at work in this step, refreshed in it."""
         if not self.split.timed:
             return self.split.always
-        return plan_of(self.split.links, lambda: self.count + 1, self.since)
+        return plan_of(self.split.links, lambda: self.count + 1, self.since, total)
 
     def tensors(self, grads: Sequence[Tensor] | None) -> list[Tensor]:
         """Parameter, gradient and states as a program takes them."""
@@ -167,10 +108,11 @@ class Batch:
 
     def __init__(self, home: Home, grads: Sequence[Tensor], lr: Tensor, step: Step) -> None:
         self.home, self.links, self.label, self.step, self.lr = home, home.eager, home.label, step, lr
-        self.plan = home.plan()
+        self.plan = home.plan(step.total)
         self.grads = grads
         sinces = [step.count(value) for value in home.since.values()]
-        self.numbers = [step.coming(home), lr, *sinces, *home.split.numbers]
+        totals = [] if step.total is UNSET else [step.total]
+        self.numbers = [step.coming(home), lr, *totals, *sinces, *home.split.numbers]
         self.told: dict[int, dict[int, Any]] = {}  # what shared links have said, by position and place
         self.jobs: list[Job] | None = None  # where the parameters run one by one after all
 
@@ -250,7 +192,7 @@ class Batch:
         home = self.home
         keys, since = tuple(home.state), tuple(home.since)
         wraps = home.layout is WHOLE and self.step.compile and home.raw[0].is_cuda
-        more = {"layout": WRAPPED if wraps else home.layout, **more}
+        more = {"layout": WRAPPED if wraps else home.layout, "total": self.step.total is not UNSET, **more}
         return kind(
             home.split.links, home.used, keys, since, home.raw[0].dtype, self.plan, home.stacked, answers, until, **more
         )
@@ -300,7 +242,8 @@ class Batch:
         if self.jobs is None:
             rows = zip(home.infos, home.states, strict=True)
             links = placed(home.split.links, home.raw[0].device)
-            self.jobs = [Job(info, links, self.lr, state, home.used, self.label) for info, state in rows]
+            total = self.step.total
+            self.jobs = [Job(info, links, self.lr, state, home.used, self.label, total) for info, state in rows]
         for job in self.jobs:
             for position in (*(i for i in home.split.shared if job.at < i < stop), stop):
                 job.advance(position, self.told.get(job.at, {}), write)

@@ -12,8 +12,9 @@ from typing import Any
 from torch import Tensor
 from typing_extensions import override
 
-from gradchain.optim_wrapper.drivers.batch import Batch, Home, Step
+from gradchain.optim_wrapper.drivers.batch import Batch, Home
 from gradchain.optim_wrapper.drivers.program import Answer, Program
+from gradchain.optim_wrapper.drivers.step import Step
 from gradchain.optim_wrapper.shards import local
 
 BUNDLE = 8  # parameters at most, so that the time to compile does not grow with their number

@@ -33,12 +33,17 @@ class Flow:
     plan: Mapping[str, tuple[bool, bool]] | None = None  # active and due by link, where they are known beforehand
     layout: Layout = WHOLE
     fresh: dict[str, Tensor] = field(default_factory=lambda: {})  # new state
+    total: Tensor = UNSET  # 0-d, steps of the optimizer, this one included, where a link of the chain asks
 
     def context(self, link: BoundLink, shared: Any = None) -> Context:
         since = self.state.get(f"{link.label}/since")  # a link that joined a saved run counts its own steps
         step = self.step if since is None else self.step - since
         stored = REAL.get(self.dtype, self.dtype)
-        return Context(step=step.to(torch.float64), lr=self.lr, shared=shared, layout=self.layout, dtype=stored)
+        return Context(step.to(torch.float64), self.lr, shared, self.layout, stored, self.total)
+
+    def count(self, link: BoundLink) -> Tensor:
+        """The count by which the link's state is refreshed."""
+        return self.total if link.transform.refreshes_by == "optimizer_step" else self.context(link).step
 
     def state_of(self, link: BoundLink) -> Any:
         return link.transform.State(*[self.state[key] for key in link.state_keys])
@@ -52,7 +57,7 @@ class Flow:
         schedule = link.transform.refresh_schedule
         if schedule is None:
             return False
-        return self.plan[link.label][1] if self.plan is not None else due(schedule, self.context(link).step)
+        return self.plan[link.label][1] if self.plan is not None else due(schedule, self.count(link))
 
     def meets(self, link: BoundLink) -> bool | Tensor:
         """Whether the tensor is to be measured: it is in the window, and due where the link meets at refreshes only."""
@@ -85,7 +90,9 @@ class Flow:
         return self.carry.param - self.outcome()
 
 
-def plan_of(links: Sequence[BoundLink], count: Callable[[], float], since: Mapping[str, float]) -> dict[str, tuple[bool, bool]]:
+def plan_of(
+    links: Sequence[BoundLink], count: Callable[[], float], since: Mapping[str, float], total: Tensor = UNSET
+) -> dict[str, tuple[bool, bool]]:
     """By link: at work in the step of this number, refreshed in it. The number is asked for where it matters."""
     plan = {link.label: (True, False) for link in links}
     for link in links:
@@ -93,6 +100,7 @@ def plan_of(links: Sequence[BoundLink], count: Callable[[], float], since: Mappi
         if schedule is not None or window != (1, None):
             step = count() - since.get(f"{link.label}/since", 0.0)
             active = bool(within(window, step))
+            step = float(total) if link.transform.refreshes_by == "optimizer_step" else step
             plan[link.label] = (active, active and schedule is not None and bool(due(schedule, step)))
     return plan
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from gradchain.optim_wrapper.collectives import answer
-from gradchain.optim_wrapper.drivers.flow import Flow, compute_dtype, plan_of, start
+from gradchain.optim_wrapper.drivers.flow import Flow, choose, compute_dtype, plan_of, start
 from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.layouts import WHOLE, Asker, Sharded, Unanswered
 from gradchain.optim_wrapper.shards import aligned, cut_like, elements, layout_of, local, view_of
-from gradchain.types import ParamInfo, SharedTransform
+from gradchain.types import UNSET, ParamInfo, SharedTransform, Transform
 
 T = TypeVar("T")
 HELD = 1 << 20  # elements of parameters whose results a driver keeps until all have been worked out
@@ -34,6 +34,7 @@ class Row(NamedTuple):
     state: dict[str, Tensor]  # live, flat
     used: frozenset[str]  # slots that some link of the chain reads or writes
     label: str  # of the chain, where different parameters have different ones
+    total: Tensor = UNSET  # steps of the optimizer, this one included, where a link of the chain asks
 
 
 class Job(Flow):
@@ -47,8 +48,10 @@ class Job(Flow):
         state: dict[str, Tensor],
         used: frozenset[str],
         label: str = "",
+        total: Tensor = UNSET,
     ) -> None:
         self.info, self.links, self.lr, self.state, self.used, self.label = info, links, lr, state, used, label
+        self.total = total
         self.at = 0  # the link whose turn it is
         self.begun = False
         self.waited = False  # whether it has begun before other parameters were written
@@ -57,18 +60,19 @@ class Job(Flow):
     def begin(self) -> None:
         """Read parameter, gradient and step: as late as possible, since parameters may share memory."""
         info, links, lr, state, used = self.info, self.links, self.lr, self.state, self.used
-        param, at = info.param, self.at
-        assert param.grad is not None
+        param, at, total = info.param, self.at, self.total
+        delivered = torch.zeros_like(param) if param.grad is None else param.grad
         self.begun, self.view = True, view_of(param)  # what links see of a DTensor
         dtype = compute_dtype(param)
-        value, grad = (elements(self.view(x)).to(dtype) for x in (param.detach(), aligned(param.grad.detach(), param)))
+        value, grad = (elements(self.view(x)).to(dtype) for x in (param.detach(), aligned(delivered.detach(), param)))
         step, plan = state["step"] + 1, None
         if value.is_cuda:  # links find all numbers there; what is decided on the host is decided before
             if not torch.compiler.is_compiling():
                 since = {key: float(one) for key, one in state.items() if key.endswith("/since")}
-                plan = plan_of(links, step.item, since)
+                plan = plan_of(links, step.item, since, total)
             step, lr = (number.to(value.device, non_blocking=True) for number in (step, lr))
-        super().__init__(links, lr, state, used, step, start(value, grad, used), param.dtype, plan, WHOLE)
+            total = total if total is UNSET else total.to(value.device, non_blocking=True)
+        super().__init__(links, lr, state, used, step, start(value, grad, used), param.dtype, plan, WHOLE, total=total)
         self.at = at
         self.sharded = layout_of(param, value) if self.view is local else None
         self.layout = self.sharded or WHOLE
@@ -146,6 +150,40 @@ class Job(Flow):
         self.fresh.clear()
 
 
+class Observer(Job):
+    """A parameter without a gradient, in a step at which links that go by the optimizer's steps are refreshed."""
+
+    @override
+    def meets(self, link: BoundLink) -> bool | Tensor:
+        return refreshed_without_gradient(link.transform) and super().meets(link) is not False and self.due(link)
+
+    @override
+    def run(self, link: BoundLink, shared: Any = None) -> None:
+        if refreshed_without_gradient(link.transform):
+            self.asking(link, lambda: self.renew(link, shared))
+
+    def renew(self, link: BoundLink, shared: Any) -> None:
+        """Refresh the link's state, where it is due."""
+        state, ctx = self.state_of(link), self.context(link, shared)
+
+        def renewed() -> Any:
+            return choose(self.due(link), lambda: link.transform.refresh(self.carry, state, ctx), state)
+
+        self.fresh.update(zip(link.state_keys, choose(self.active(link), renewed, state), strict=True))
+
+    @override
+    def write(self) -> None:
+        for name, value in self.fresh.items():
+            if value is not self.state[name]:
+                local(self.state[name]).copy_(self.part(value, self.state[name]))
+        self.fresh.clear()
+
+
+def refreshed_without_gradient(link: Transform[Any]) -> bool:
+    """Whether a refresh of the link can fall due for a parameter that has no gradient."""
+    return link.refreshes_by == "optimizer_step" and link.refresh_schedule is not None
+
+
 class Batch(Protocol):
     """Parameters that a driver runs as one beside the jobs."""
 
@@ -165,9 +203,12 @@ def loop(jobs: Sequence[Job], batches: Sequence[Batch] = (), in_turn: Container[
     in_turn: places of parameters that share memory, of which each reads what the one before has written. hold: write when all
     others have been worked out, so that nothing has changed where a link raises; it takes memory for all results.
     """
+    writes: list[Callable[[], None]] = []
     for label in dict.fromkeys(one.label for one in (*jobs, *batches)):
         mine = [job for job in jobs if job.label == label]
-        through(mine, [batch for batch in batches if batch.label == label], None, in_turn, hold)
+        writes.append(through(mine, [batch for batch in batches if batch.label == label], None, in_turn, hold))
+    for write in writes:
+        write()
 
 
 def through(
@@ -176,8 +217,8 @@ def through(
     end: int | None = None,
     in_turn: Container[int] = (),
     hold: bool = True,
-) -> None:
-    """Run one chain to its end, or the links before ``end``, where nothing is written yet."""
+) -> Callable[[], None]:
+    """Run one chain up to its end, or the links before ``end``; what is given writes the results."""
     chains = [one.links[:end] for one in (*jobs, *batches)]
     meetings = {i for links in chains for i, link in enumerate(links) if isinstance(link.transform, SharedTransform)}
     starts = sorted({0, *meetings})
@@ -186,24 +227,29 @@ def through(
         if stop < len(chains[0]) or end is not None:
             together(jobs, lambda job: job.advance(stop, answers, False))  # noqa: B023 (called at once)
         else:
-            _finish(jobs, batches, answers, in_turn, hold)
+            return _finish(jobs, batches, answers, in_turn, hold)
+    return lambda: None
 
 
 def _finish(
     jobs: Sequence[Job], batches: Sequence[Batch], answers: dict[int, Any], in_turn: Container[int], hold: bool
-) -> None:
-    """Run the chain to its end and write; what may fail comes first."""
+) -> Callable[[], None]:
+    """Run the chain to its end, as far as that may fail; what is given does the rest and writes."""
     for batch in batches:
         batch.prepare()
     alone = [job for job in jobs if job.info.place in in_turn]
     others = [job for job in jobs if job.info.place not in in_turn]
     together(others, lambda job: job.advance(len(job.links), answers, not hold))
-    for job in others if hold else ():
-        job.write()
-    for job in alone:
-        together([job], lambda job: job.advance(len(job.links), answers))
-    for batch in batches:
-        batch.write()
+
+    def write() -> None:
+        for job in others if hold else ():
+            job.write()
+        for job in alone:
+            together([job], lambda job: job.advance(len(job.links), answers))
+        for batch in batches:
+            batch.write()
+
+    return write
 
 
 def together(jobs: Sequence[Job], act: Callable[[Job], None]) -> None:

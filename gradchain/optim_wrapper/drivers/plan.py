@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._triton import has_triton
 
-from gradchain.optim_wrapper.drivers.batch import Batch, Home, Step
+from gradchain.optim_wrapper.drivers.batch import Batch, Home
 from gradchain.optim_wrapper.drivers.bundles import BundledHome
 from gradchain.optim_wrapper.drivers.flat import moved
 from gradchain.optim_wrapper.drivers.flow import compute_dtype
@@ -24,7 +24,9 @@ from gradchain.optim_wrapper.drivers.memory import is_shared, overlapping
 from gradchain.optim_wrapper.drivers.parts import Part, is_tiny, parted
 from gradchain.optim_wrapper.drivers.program import Split, split
 from gradchain.optim_wrapper.drivers.sharded import cut_alike, near
+from gradchain.optim_wrapper.drivers.step import Step
 from gradchain.optim_wrapper.drivers.tiles import TiledHome, left_whole, rows_of_tile
+from gradchain.optim_wrapper.drivers.total import observers, total
 from gradchain.optim_wrapper.drivers.watch import Watch, watched
 from gradchain.optim_wrapper.hyperparameters import has_tensor, scalar
 from gradchain.optim_wrapper.layouts import is_sharded
@@ -56,12 +58,13 @@ class Planned:
 
     def __call__(self, optimizer: ChainOptimizer) -> None:
         if _loops():
-            loop(optimizer.jobs())
+            loop([*optimizer.jobs(), *observers(optimizer)])
             return
         params = _params(optimizer)
         grads = [param.grad for param in params]
         plan = self._plan(optimizer, params, grads)
-        plan.run(optimizer, grads, Step(self.graphs, plan.compile, self.failures, self.asked, first=plan.new))
+        step = Step(self.graphs, plan.compile, self.failures, self.asked, first=plan.new, total=total(optimizer))
+        plan.run(optimizer, grads, step)
 
     def _plan(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> Plan:
         if self.plan is None or self.watch is None or not self.plan.fits(optimizer, params, grads):
@@ -223,6 +226,7 @@ class Plan:
             batches.append(home.batch(grads, rates[home.at[0]], step))
         self.splits = splits
         jobs = [Job(*optimizer.row(*self.at[place], place)) for place in sorted(places) if grads[place] is not None]
+        jobs += observers(optimizer)
         hold = sum(job.info.param.numel() for job in jobs) <= HELD
         try:
             loop(jobs, batches, self.in_turn, hold)

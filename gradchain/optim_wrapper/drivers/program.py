@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from gradchain._fields import hashable
 from gradchain.optim_wrapper.drivers.flow import Flow, compute_dtype, start
 from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.layouts import WHOLE
 from gradchain.optim_wrapper.numbers import on_device
-from gradchain.types import Layout, SharedTransform, Transform
+from gradchain.types import UNSET, Layout, SharedTransform, Transform
 
 V = TypeVar("V")
 UNREAD = ("only",)  # fields that are asked when parameters are bound, not in a step
@@ -39,7 +40,7 @@ def split(value: Any) -> tuple[Hashable, list[Tensor]]:
             return (type(part), *(walk(getattr(part, name)) for name in own))
         if isinstance(part, tuple | list):
             return (type(part), *map(walk, cast("Sequence[Any]", part)))
-        return part
+        return hashable(part)
 
     return walk(value), numbers
 
@@ -140,6 +141,7 @@ class Program:
     answers: Mapping[int, Answer]  # of the shared links before ``until``, by position
     until: int | None = None  # measure for the shared link there, instead of making the step
     layout: Layout = WHOLE
+    total: bool = False  # whether the optimizer's count of steps is the third of the numbers
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """tensors: parameter, gradient, states, numbers, answers. Writes parameter and states; or returns the measurement."""
@@ -172,13 +174,15 @@ class Program:
         ) -> tuple[Tensor, ...]:
             number, leaf = iter(numbers), iter(leaves)
             step, lr = next(number), next(number)
+            total = next(number) if self.total else UNSET
             states = dict(zip(self.state_keys, state, strict=True))
             joined_at = {key: next(number) for key in self.since}
             links = filled(self.links, number)
             answers = {position: answer.restored(leaf) for position, answer in self.answers.items()}
             dtype = compute_dtype(param)
             carry = start(param.to(dtype), grad.to(dtype), self.used)
-            flow = Flow(links, lr, states | joined_at, self.used, step, carry, self.dtype, self.plan, self.layout)
+            plan, layout = self.plan, self.layout
+            flow = Flow(links, lr, states | joined_at, self.used, step, carry, self.dtype, plan, layout, total=total)
             for position, link in enumerate(links[: self.until]):
                 flow.run(link, answers.get(position))
             if self.until is not None:

@@ -17,9 +17,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from typing_extensions import override
 
-from gradchain.optim_wrapper.drivers.batch import Batch, Home, Step, Untraceable, leaves
+from gradchain.optim_wrapper.drivers.batch import Batch, Home, Untraceable, leaves
 from gradchain.optim_wrapper.drivers.graphs import TRACING, Graph
 from gradchain.optim_wrapper.drivers.program import Answer, Program, Split
+from gradchain.optim_wrapper.drivers.step import Step
 from gradchain.optim_wrapper.layouts import Border, Pieces, Sum, Unanswered, Work
 from gradchain.optim_wrapper.shards import cut_dims
 

@@ -1,0 +1,75 @@
+"""What stays from step to step of parameters that run together, and what all of them have in common in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradchain.optim_wrapper.drivers.graphs import Graph
+from gradchain.optim_wrapper.numbers import on_device
+from gradchain.optim_wrapper.shards import local
+from gradchain.types import UNSET, ParamInfo
+
+
+@dataclass
+class Members:
+    """Parameters that run together: what stays from step to step."""
+
+    infos: Sequence[ParamInfo]
+    groups: Sequence[int]  # theirs
+    at: tuple[int, int]  # group and position of the first of them
+    label: str
+    used: frozenset[str]
+    states: Sequence[dict[str, Tensor]]  # live, flat, by parameter
+    count: float  # steps so far
+    steps: Tensor  # the same, as the parameters' states have it
+
+    def __post_init__(self) -> None:
+        self.raw = [local(info.param.detach()) for info in self.infos]
+        self.places = [info.place for info in self.infos]
+
+
+@dataclass
+class Step:
+    """What all batches of one step have in common."""
+
+    graphs: dict[Hashable, Graph | None]  # None where a program cannot be traced
+    compile: bool
+    failures: list[Exception]  # of the compiler, of all steps; the first is told
+    asked: dict[Hashable, Any]  # by program: the questions along it, where a parameter runs in tiles
+    first: bool = True  # of a plan: graphs are made before anything is written
+    counts: dict[Any, Tensor] = field(default_factory=lambda: {})  # step counts as tensors
+    numbers: dict[Any, tuple[Any, Sequence[Tensor]]] = field(default_factory=lambda: {})
+    total: Tensor = UNSET  # steps of the optimizer, this one included, where a link asks
+
+    def count(self, value: float) -> Tensor:
+        if value not in self.counts:
+            self.counts[value] = torch.tensor(value, dtype=torch.float64, device="cpu")
+        return self.counts[value]
+
+    def coming(self, home: Members) -> Tensor:
+        """The number of this step, where it is counted; homes that have taken equally many on the host have on the GPU."""
+        if not home.steps.is_cuda:
+            return self.count(home.count + 1)
+        key = (home.count, home.steps.device)
+        if key not in self.counts:
+            self.counts[key] = home.steps[0].to(torch.float64) + 1
+        return self.counts[key]
+
+    def on_host(self, graph: Graph, given: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What a graph runs on, made of the numbers among the inputs; where graphs make the same of the same, it is made once.
+
+        It is made on the host, unless some of them are on the GPU.
+        """
+        numbers, device = [given[i] for i in graph.common], given[0].device
+        key = (id(graph.of_common), device, *map(id, numbers))
+        if key not in self.numbers:
+            sent = on_device(numbers, device) if any(number.is_cuda for number in numbers) else numbers
+            made = on_device(graph.of_common(*sent), device)
+            self.numbers[key] = (numbers, made)  # with the numbers, whose ids must not be used again
+        made = self.numbers[key][1]
+        return made if graph.of_own is None else graph.of_own(*[given[i] for i in graph.own], *made)
