@@ -10,7 +10,7 @@ import gradchain
 from gradchain import ChainOptimizer, optim_wrapper
 
 ROOT = Path(gradchain.__file__).parent
-FLOORS = ["_fields", "types", "transforms", "chains", "optim_wrapper", "studies"]
+FLOORS = ["_fields", "_declared", "types", "transforms", "chains", "optim_wrapper", "studies"]
 SHARED_MATHEMATICS = {f"gradchain.transforms.{path.stem}" for path in (ROOT / "transforms").glob("_[a-z]*.py")}
 FILES = sorted(ROOT.rglob("*.py"))
 

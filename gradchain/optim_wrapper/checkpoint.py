@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from gradchain.optim_wrapper.commit import Before, NewState
 from gradchain.optim_wrapper.drivers import working
-from gradchain.optim_wrapper.foreign import is_foreign, translated
+from gradchain.optim_wrapper.foreign import is_foreign, is_group_of_torch, translated
 from gradchain.optim_wrapper.group_keys import saved_rules
 from gradchain.optim_wrapper.hyperparameters import BoundLink, name_in, without
 from gradchain.optim_wrapper.loaded_groups import going_on, in_evaluation, usable
@@ -137,7 +137,7 @@ def plan(
     told = Findings({}, {}, {}, {})
     evaluating = in_evaluation(saved["param_groups"])
     groups = [usable(optimizer, group, evaluating) for group in found.groups]
-    if any(map(is_foreign, saved["state"].values())):
+    if any(map(is_foreign, saved["state"].values())) or any(map(is_group_of_torch, groups)):
         told.remarks.update(dict.fromkeys(saved_rules(optimizer.chain, groups)))
     states: dict[Tensor, dict[str, Tensor]] = {}
     for g, (group, live) in enumerate(zip(groups, optimizer.param_groups, strict=True)):

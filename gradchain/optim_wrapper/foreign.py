@@ -32,6 +32,11 @@ def is_foreign(saved: Mapping[str, Any]) -> bool:
     return not KEYS.isdisjoint(saved)
 
 
+def is_group_of_torch(group: Mapping[str, Any]) -> bool:
+    """Whether a saved group is one of torch.optim, which notes how it computes."""
+    return {"foreach", "differentiable"} <= group.keys()
+
+
 def translated(saved: Mapping[str, Any], links: Sequence[BoundLink]) -> dict[str, Any]:
     """A parameter's state under the names of these links; what none of them has a place for keeps its name."""
     state = {key: value for key, value in saved.items() if value is not None}  # SGD's buffer before its first use

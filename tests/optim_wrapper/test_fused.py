@@ -1,5 +1,7 @@
 """Whole chains that a fused kernel of torch computes: which they are, and that they give the loop's numbers."""
 
+import copy
+
 import pytest
 import torch
 from table import WHOLE_CHAINS
@@ -76,7 +78,7 @@ def test_parameters_whose_state_has_another_dtype_are_not(dtype):
 
 
 def test_a_link_that_joined_a_saved_run_counts_its_own_steps_and_is_not_fused():
-    saved = made(presets.sgd(lr=0.1), "stacked")
+    saved = made(chain(t.LearningRate(lr=0.1)), "stacked")
     run(saved, 3)
     joined = {driver: made(presets.sgd(lr=0.1, momentum=0.9), driver) for driver in ("stacked", "loop")}
     for optimizer in joined.values():
@@ -104,7 +106,7 @@ def test_schedules_are_taken_each_step_as_numbers_or_tensors():
     for lr in (0.5, torch.tensor(0.5), torch.tensor(0.5, dtype=torch.float64)):
         found = []
         for driver in ("stacked", "loop"):
-            optimizer = made(presets.adamw(), driver, lr=lr)
+            optimizer = made(presets.adamw(), driver, lr=copy.deepcopy(lr))  # the schedule writes into it
             schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
             for _ in range(5):
                 found.append(run(optimizer, 1)[0].detach().clone())

@@ -239,9 +239,9 @@ class Round:
     def make(self, i: int, heard: Sequence[Heard]) -> None:
         """Make the graph of the i-th tile before one of them writes: where it cannot be made, the others must not have.
 
-        What the first tile has heard stands for what this one will hear, which has the same form.
+        What the first tile has heard stands for what this one will hear, which has the same form. The first makes its own.
         """
-        if self.key_of(i) not in self.tiled.step.graphs:
+        if self.tiles[i][0].shape != self.tiles[0][0].shape and self.key_of(i) not in self.tiled.step.graphs:
             self.graph(i, [*self.tiles[i], *self.rest, *next(said(heard, len(self.tiles)))])
 
     def key_of(self, i: int) -> Hashable:
