@@ -140,6 +140,25 @@ def means(optimizer: ChainOptimizer) -> Generator[None]:
         group[SEEN] = 0
 
 
+@contextmanager
+def next_scheduled(optimizer: ChainOptimizer) -> Generator[None]:
+    """Give the groups the values that schedules of the chain have for the coming step; where it raises, they are taken back."""
+    groups = [group for group in optimizer.param_groups if "scheduled" in group]
+    coming: list[dict[str, Any]] = []
+    for group in groups:  # all values first, so that nothing is half done
+        step = group["scheduled_step"] + 1
+        coming.append({**optimizer.binder.of(group).scheduled(group, step), "scheduled_step": step})
+    before = [{key: group[key] for key in values} for group, values in zip(groups, coming, strict=True)]
+    for group, values in zip(groups, coming, strict=True):
+        group.update(values)
+    try:
+        yield
+    except BaseException:
+        for group, values in zip(groups, before, strict=True):
+            group.update(values)
+        raise
+
+
 def finite(optimizer: ChainOptimizer) -> Tensor:
     """Whether all gradients of the step are finite, on all ranks; nothing is read."""
     flags = [local(p.grad.detach()).isfinite().all() for p in with_gradient(optimizer) if p.grad is not None]

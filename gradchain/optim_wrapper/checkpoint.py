@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from multiprocessing.context import get_spawning_popen
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -73,6 +74,19 @@ def host_step(value: float | Tensor = 0.0) -> Tensor:
 def apart(state: Mapping[Tensor, dict[str, Any]]) -> dict[Tensor, dict[str, Any]]:
     """The states, each tensor with memory of its own: ``pickle`` writes a whole stack for every row of it."""
     return defaultdict(dict, {param: {key: _own(value) for key, value in own.items()} for param, own in state.items()})
+
+
+def sent(state: Any) -> Any:
+    """The states as they are pickled. A process that is being started gets the live memory, as of torch's optimizers.
+
+    Its file descriptors have to outlive the pickling, so the live states leave their stacks, where they shared memory.
+    """
+    own = apart(state)
+    if get_spawning_popen() is None:
+        return own
+    for param, tensors in own.items():
+        state[param].update(tensors)
+    return state
 
 
 def _own(value: Any) -> Any:

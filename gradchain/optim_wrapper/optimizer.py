@@ -16,8 +16,18 @@ from gradchain._fields import instead
 from gradchain.chains.chain import Chain
 from gradchain.chains.partition import Partition, Recipe
 from gradchain.optim_wrapper.added import add, parts_of
-from gradchain.optim_wrapper.calls import ascend, check_capture, check_options, collect, gated, means, needed, settle
-from gradchain.optim_wrapper.checkpoint import LoadReport, apart, load
+from gradchain.optim_wrapper.calls import (
+    ascend,
+    check_capture,
+    check_options,
+    collect,
+    gated,
+    means,
+    needed,
+    next_scheduled,
+    settle,
+)
+from gradchain.optim_wrapper.checkpoint import LoadReport, load, sent
 from gradchain.optim_wrapper.checks import check, check_gradients, only_prepares
 from gradchain.optim_wrapper.common import taking_step
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row, check_flatten
@@ -155,8 +165,8 @@ class ChainOptimizer(Optimizer):
                 check(self)
             if self.finite_gate:
                 self._drive.prepare(self)  # makes the state, in its place
-            with gated(self) if self.finite_gate else nullcontext():
-                self._advance_schedules()
+            with gated(self) if self.finite_gate else nullcontext(), next_scheduled(self):
+                self._table.renew()
                 if self._solves and closure is not None:
                     solve(self, *downhill(self, closure, loss))
                     check(self)
@@ -210,7 +220,7 @@ class ChainOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         settle(self)
-        return {**super().__getstate__(), "state": apart(self.state), "chain": self.chain, **self._options}
+        return {**super().__getstate__(), "state": sent(self.state), "chain": self.chain, **self._options}
 
     @override
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -251,17 +261,14 @@ class ChainOptimizer(Optimizer):
             raise AttributeError("no link of this chain averages the weights, so there is no train() and no eval()")
         return lambda: set_mode(self, training)
 
-    def _advance_schedules(self) -> None:
-        scheduled = [group for group in self.param_groups if "scheduled" in group]
-        steps = [group["scheduled_step"] + 1 for group in scheduled]
-        coming = [self.binder.of(group).scheduled(group, step) for group, step in zip(scheduled, steps, strict=True)]
-        for group, step, values in zip(scheduled, steps, coming, strict=True):  # all are there, so that nothing is half done
-            group.update(values, scheduled_step=step)
-        self._table.renew()
-
     def values(self, g: int) -> tuple[Any, ...]:
         """The hyperparameters of the g-th group's links."""
         return self._table.values(self, g)
+
+    @property
+    def groups_version(self) -> int:
+        """How often edits of the groups have been found: plans are made for one version."""
+        return self._table.version
 
     def follow(self) -> None:
         """Look for edits of the groups made by hand."""

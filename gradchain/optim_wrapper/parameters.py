@@ -49,6 +49,7 @@ class ParameterTable:
 
     def __init__(self, binder: Binder) -> None:
         self._binder = binder
+        self.version = 0  # how often the groups have been found edited
         self._seen: list[Seen] = []
         self._bound: dict[int, tuple[tuple[Any, ...], Links, dict[Any, Links]]] = {}
         self._live: set[int] = set()  # groups with tensors among their values, which may be written to from step to step
@@ -77,6 +78,7 @@ class ParameterTable:
         for group, label in zip(groups, labels, strict=True):
             self._relabel(optimizer, group, label, before)
         self._absent = absent
+        self.version += 1
         self._bound.clear()
         self._live.clear()
         self._seen = [

@@ -127,11 +127,13 @@ class Plan:
         self.kept.buffers[:] = [one for one in self.kept.buffers if one.untyped_storage().data_ptr() in used]
         self.version = self._counted()
         self.idle = optimizer.binder.idle(optimizer.param_groups)
+        self.groups = optimizer.groups_version
 
     def fits(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> bool:
         """Whether the plan still holds for the same tensors, which a ``Watch`` sees to."""
         return (
             self._counted() == self.version
+            and optimizer.groups_version == self.groups
             and optimizer.binder.idle(optimizer.param_groups) == self.idle
             and all(cut_alike(grads[i], params[i]) for i in self.sharded)
             and all(self._merged(optimizer, home) and _counts(optimizer, home) for home in self.homes)
