@@ -66,9 +66,12 @@ def fresh_state(link: BoundLink, param: Tensor) -> dict[str, Tensor]:
     return dict(zip(link.state_keys, made, strict=True))
 
 
-def host_step(value: float | Tensor = 0.0) -> Tensor:
-    """The step count as it is stored: 0-d, on the host, whatever the defaults are. In float32 it would stand still at 2^24."""
-    return torch.zeros((), dtype=torch.float64, device="cpu") + torch.as_tensor(value, dtype=torch.float64, device="cpu")
+def host_step(value: float | Tensor = 0) -> Tensor:
+    """The step count as it is stored: a whole number on the host, which goes on where float32 would stand still (2^24).
+
+    It is no float64: compiled code takes a 0-d one on the host for a Python number, and loses what is added to it.
+    """
+    return torch.zeros((), dtype=torch.int64, device="cpu") + torch.as_tensor(value, dtype=torch.int64, device="cpu")
 
 
 def apart(state: Mapping[Tensor, dict[str, Any]]) -> dict[Tensor, dict[str, Any]]:

@@ -116,9 +116,8 @@ def _problem(name: str, param: Tensor, state: dict[str, Any], wanted: Shapes) ->
 def state_shapes(links: Sequence[BoundLink], param: Tensor) -> Shapes:
     """The shapes of what the links keep for a parameter, by name; of a DTensor, those of the whole."""
     like = param if not is_sharded(param) else torch.empty(param.shape, dtype=param.dtype, device="meta")
-    shape = like.shape or (1,)
-    shape = (*shape, 2) if like.is_complex() else shape
-    whole = torch.empty(shape, dtype=compute_dtype(param), device="meta")
+    shape = (*like.shape, 2) if like.is_complex() else like.shape
+    whole = torch.empty(shape or (1,), dtype=compute_dtype(param), device="meta")
     shapes: Shapes = {}
     for link in links:
         try:

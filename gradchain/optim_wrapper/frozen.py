@@ -52,6 +52,9 @@ def frozen(optimizer: ChainOptimizer) -> list[Tensor]:
     """The parameters with a gradient that are not to move."""
     if torch.compiler.is_compiling():  # a graph cannot look at numbers
         return []
+    watch = optimizer._drive.watch
+    if watch is not None and watch.all_train and not any(_is_zero(group["lr"]) for group in optimizer.param_groups):
+        return []
     return [
         param
         for group in optimizer.param_groups

@@ -53,7 +53,7 @@ class BackgroundRegularization(SharedTransform[BackgroundRegularizationState]):
 
     @override
     def init(self, param: Tensor) -> BackgroundRegularizationState:
-        seen = torch.zeros((), dtype=torch.float64, device=param.device)
+        seen = torch.zeros((), dtype=torch.int64, device=param.device)
         return BackgroundRegularizationState(seen, param.new_zeros(()), param.new_ones(()))
 
     @override

@@ -74,7 +74,7 @@ class ProdigyDistance(SharedTransform[ProdigyState]):
 
     @override
     def init(self, param: Tensor) -> ProdigyState:
-        seen = torch.zeros((), dtype=torch.float64, device=param.device)
+        seen = torch.zeros((), dtype=torch.int64, device=param.device)
         zero, one = param.new_zeros(()), param.new_ones(())
         return ProdigyState(param.clone(), torch.zeros_like(param), seen, zero, one, one.clone())
 

@@ -52,7 +52,7 @@ class ZClip(SharedTransform[NormHistory]):
 
     @override
     def init(self, param: Tensor) -> NormHistory:
-        seen = torch.zeros((), dtype=torch.float64, device=param.device)
+        seen = torch.zeros((), dtype=torch.int64, device=param.device)
         return NormHistory(seen, param.new_zeros(()), param.new_zeros(()))
 
     @override
@@ -71,7 +71,7 @@ class ZClip(SharedTransform[NormHistory]):
         warm = t <= self.zclip_warmup_steps
         spike = (z > self.z_thresh) & ~warm
         clipped = torch.where(spike, mean + self.z_thresh**2 * deviation / torch.where(spike, z, 1), n)
-        a = torch.where(warm, 1 - 1 / t, self.zclip_alpha)  # 1 - 1 / t makes running averages plain ones
+        a = torch.where(warm, 1 - 1 / t.to(torch.float64), self.zclip_alpha)  # 1 - 1 / t makes running averages plain ones
         new_mean = a * mean + (1 - a) * clipped
         apart = (clipped - new_mean) * torch.where(warm, clipped - mean, clipped - new_mean)
         variance = a * state.variance + (1 - a) * apart

@@ -10,7 +10,7 @@ import torch
 from golden.load import cases
 from golden.replay import largest_difference
 from reference import lora as reference
-from training import param, snapshot, steps
+from training import identical, param, snapshot, steps
 
 from gradchain import ChainError, presets
 from gradchain.optim_wrapper import HinaAdamW, HinaAdamWOptimizer
@@ -143,7 +143,7 @@ def test_what_the_program_ignored_is_refused_with_the_reason(keyword):
         presets.hina_adamw(**{keyword: 1})
     with pytest.raises(ChainError, match=said):
         HinaAdamW([param(2, 3)], **{keyword: 1})
-    with pytest.raises(TypeError, match="unexpected keyword argument 'use_lr_mask'"):
+    with pytest.raises(TypeError, match="hina_adamw takes no keyword 'use_lr_mask'"):
         presets.hina_adamw(use_lr_mask=True)
 
 
@@ -194,7 +194,7 @@ def test_sd_scripts_can_name_it_and_pass_arguments(ratio, published):
     if ratio is None or published == "False":
         assert [(pair["A"], pair["B"]) for pair in found["pairs"]] == list(zip(*[iter(tensors)] * 2, strict=True))
     else:
-        assert found == {"B without a partner": [name for name in tensors if "lora_up" in name]}
+        assert found == {"pairs": [], "B without a partner": [name for name in tensors if "lora_up" in name]}
 
 
 def test_accelerate_s_round_trip_changes_nothing():
@@ -203,7 +203,7 @@ def test_accelerate_s_round_trip_changes_nothing():
     before = snapshot(optimizer)
     optimizer.load_state_dict(optimizer.state_dict())
     after = snapshot(optimizer)
-    assert str(before) == str(after)
+    assert identical(before, after)
 
 
 def test_a_scalar_of_lokr_is_trained():

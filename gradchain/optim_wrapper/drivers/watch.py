@@ -63,6 +63,7 @@ class Watch:
         except (RuntimeError, TypeError, NotImplementedError):  # a state that is no tensor, a tensor without memory or strides
             self._forms = None
         self._gradients: tuple[list[int], Forms] | None = None
+        self.all_train = all(param.requires_grad for param in params)  # the forms tell if that changes
 
     def holds(self, optimizer: ChainOptimizer, params: Sequence[Tensor], grads: Sequence[Tensor | None]) -> bool:
         """Whether parameters and states are the same ones, in the same memory and form, and none has to be made."""
