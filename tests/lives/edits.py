@@ -148,6 +148,9 @@ class Cast(Edit):
         p = world.params[self.param]
         p.grad = None
         p.data = p.data.to(DTYPES[self.dtype])
+        if isinstance(world, Theirs):  # it wants state in the parameter's dtype, ours keeps its own
+            for key, own in world.state(self.param).items():
+                world.state(self.param)[key] = own if key == "step" else own.to(p.dtype)
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,33 +6,18 @@
 import os
 
 import pytest
-import torch
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from lives.cases import AVERAGES, BY_NAME, CASES, CLASSICS, MEETINGS, ONE_BY_ONE, SEVERAL_CALLS
 from lives.life import Figures
+from lives.limits import small_limits  # noqa: F401 (a fixture)
 from lives.operations import machine
 from lives.worlds import DRIVERS
-
-from gradchain.optim_wrapper.drivers import graphs, parts, tiles
 
 EACH = 12  # lives of a chain where no number is given
 EVENTS = 10  # in a life; most of them end in a step
 
-
-@pytest.fixture(autouse=True)
-def small_limits(monkeypatch):
-    """Every path with parameters of a few elements; graphs for the compiler run as they are."""
-    monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: body.forward)
-    monkeypatch.setattr(tiles, "TILE", 8)
-    monkeypatch.setattr(tiles, "READS", 99)
-    monkeypatch.setattr(parts, "SMALL", 9)
-    monkeypatch.setattr(parts, "STACK", 18)
-    monkeypatch.setattr(parts, "MANY", 2)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("small_limits")
 
 
 def lives(name, request, record_property):
