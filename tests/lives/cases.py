@@ -64,7 +64,6 @@ def classic(preset, theirs, keys, named=False, **arguments):
 ADAM = presets.adam(lr=0.05)
 BALL = presets.sgd(lr=0.05, momentum=0.9)
 LARGEST = {"amsgrad_moments/first": "exp_avg", "amsgrad_moments/second": "exp_avg_sq", "amsgrad_moments/largest": "max_exp_avg_sq"}
-CENTERED = {"centered_second_moment/square": "square_avg", "centered_second_moment/mean": "grad_avg"}
 
 CLASSICS = {
     "sgd": classic(
@@ -83,9 +82,6 @@ CLASSICS = {
         lr=0.05,
     ),
     "rmsprop": classic(presets.rmsprop, torch.optim.RMSprop, {"second_moment/average": "square_avg"}, lr=0.05, weight_decay=0.1),
-    "rmsprop_centered": classic(
-        presets.rmsprop, torch.optim.RMSprop, CENTERED | {"momentum/buffer": "momentum_buffer"}, lr=0.05, centered=True, momentum=0.9
-    ),
     "adagrad": classic(presets.adagrad, torch.optim.Adagrad, {"sum_of_squares/total": "sum"}, lr=0.1, lr_decay=0.1),
     "radam": classic(presets.radam, torch.optim.RAdam, {}, lr=0.05),
 }
@@ -102,7 +98,6 @@ ONE_BY_ONE = {  # links that see one parameter at a time
 AVERAGES = {
     "schedule_free": Case(presets.schedule_free_adamw(lr=0.05)),
     "weight_ema": Case(chain(ADAM, t.WeightEMA(ema_decay=0.5)), named=False),
-    "average_of_lookahead": Case(chain(ADAM, t.Lookahead(la_steps=2), t.WeightEMA(ema_decay=0.5))),
 }
 
 MEETINGS = {  # links that see several parameters at once
@@ -113,7 +108,6 @@ MEETINGS = {  # links that see several parameters at once
 
 BY_NAME = {  # parameters run different links, by name, shape or label
     "masked": Case(chain(t.Momentum(), masked(t.WeightDecay(weight_decay=0.5), by=~biases_and_norms), t.LearningRate(lr=0.05))),
-    "masked_adam": Case(chain(masked(chain(t.Moments(), t.Normalize()), by=matrices), t.LearningRate(lr=0.05))),
     "partition": Case(partition({"ball": BALL, "adam": ADAM}, by={"ball": biases_and_norms})),
     "partition_averages": Case(
         partition({"average": chain(ADAM, t.WeightEMA(ema_decay=0.5)), "ball": BALL}, by={"average": matrices})

@@ -287,6 +287,7 @@ class Load(Edit):
                 group |= {key: old[key] for key in ("label",) if key in old}
             world.optimizer = world.make(groups)
         world.optimizer.load_state_dict(copy.deepcopy(world.saved))
+        world.with_graphs(world.optimizer)
 
 
 @dataclass(frozen=True, repr=False)
@@ -304,3 +305,4 @@ class Copy(Edit):
         both = (world.params, world.optimizer)
         copied = copy.deepcopy(both) if self.how == "deepcopy" else pickle.loads(pickle.dumps(both))
         world.params, world.optimizer = copied
+        world.with_graphs(world.optimizer)

@@ -40,14 +40,14 @@ class Life:
         if case.theirs is not None:
             self.worlds.append(Theirs(case, groups, rates))
         self.dtypes = {}  # the coarsest that a parameter has had
-        self.begun = f"live({name!r}, {groups!r}, {rates!r}"
+        self.begun = (name, groups, rates, drivers)
         self.journal: list[Edit] = []
         self.figures.lives += 1
         self.watch()
 
     def code(self):
         """The life so far, to be run again."""
-        return "\n".join([f"{self.begun}, [", *(f"    {edit!r}," for edit in self.journal), "])"])
+        return written(*self.begun, self.journal)
 
     def do(self, edit) -> bool:
         """Let it happen everywhere; False where it was refused, as it had to be."""
@@ -143,9 +143,9 @@ class Life:
         if not right.numel():
             return
         right, seen = right.detach().to(DOUBLE), seen.detach().to(DOUBLE)
-        difference = (seen - right).abs() / (absolute + relative * right.abs())
-        assert difference.max() <= 1, f"{what} is {seen.flatten().tolist()[:6]}; right {right.flatten().tolist()[:6]}"
-        self.figures.note(world.driver, self.dtypes[i], (seen - right).abs().max().item())
+        alike = torch.isclose(seen, right, rtol=relative, atol=absolute, equal_nan=True)
+        assert alike.all(), f"{what} is {seen.flatten().tolist()[:6]}; right {right.flatten().tolist()[:6]}"
+        self.figures.note(world.driver, self.dtypes[i], (seen - right)[right.isfinite()].abs().max().item() if right.isfinite().any() else 0.0)
 
 
 def same(a, b):
@@ -157,6 +157,11 @@ def same(a, b):
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(same, a, b))
     return repr(a) == repr(b)
+
+
+def written(name, groups, rates, drivers, edits):
+    """A call of ``live``."""
+    return "\n".join([f"live({name!r}, {groups!r}, {rates!r}, [", *(f"    {edit!r}," for edit in edits), f"], {drivers!r})"])
 
 
 def live(name, groups, rates, edits, drivers=tuple(DRIVERS)):

@@ -326,16 +326,18 @@ def copied(now):
     now.step()
 
 
-def machine(name, drivers, figures, operations=None, checked=None):
+def machine(name, drivers, figures, operations=None):
     """A state machine whose runs are lives of a chain."""
 
     class Lives(RuleBasedStateMachine):
+        latest = None  # the life that was begun last
+
         @initialize(data=st.data())
         def begin(self, data):
             specs = st.lists(st.integers(0, len(SPECS) - 1), min_size=1, max_size=4)
             groups = data.draw(st.lists(specs, min_size=1, max_size=2), label="groups")
             rates = tuple(data.draw(st.sampled_from(RATES)) for _ in groups)
-            self.life = Life(name, groups, rates, drivers, figures)
+            self.life = Lives.latest = Life(name, groups, rates, drivers, figures)
 
     def as_rule(act):
         @rule(data=st.data())

@@ -40,7 +40,7 @@ class World:
         self.case, self.driver = case, driver
         self.params: dict[int, Tensor] = {}
         self.names: dict[int, str] = {}
-        self.saved = None
+        self.saved = self.own = None
         numbers = [[self.new(spec) for spec in group] for group in groups]
         made = [{**self.entries(group), "lr": rate} for group, rate in zip(numbers, rates, strict=True)]
         self.optimizer = self.make(made)
@@ -61,12 +61,15 @@ class World:
     def make(self, groups):
         driver, options = DRIVERS[self.driver]
         optimizer = self.case.recipe.optimizer(groups, driver=driver, **options, **self.case.options)
-        return self.with_graphs(optimizer, GRAPHS.setdefault((id(self.case), driver == "compiled"), ({}, {})))
+        return self.with_graphs(optimizer)
 
-    def with_graphs(self, optimizer, known):
-        """Lives use what others have traced, where a driver keeps such things under these names."""
-        if hasattr(optimizer._drive, "graphs"):
-            optimizer._drive.graphs, optimizer._drive.asked = known
+    def with_graphs(self, optimizer, own=False):
+        """Lives use what others have traced, where a driver keeps such things under these names; or their own from now on."""
+        if own:
+            self.own = ({}, {})
+        if hasattr(getattr(optimizer, "_drive", None), "graphs"):
+            shared = GRAPHS.setdefault((id(self.case), self.driver == "compiled"), ({}, {}))
+            optimizer._drive.graphs, optimizer._drive.asked = self.own or shared
         return optimizer
 
     def number_of(self, param) -> int:
@@ -102,7 +105,7 @@ class World:
     def step(self, step):
         """Call step() as the caller's surroundings are."""
         if step.mode in ("autocast", "inference", "float64"):  # what is traced here is not for other lives
-            self.with_graphs(self.optimizer, ({}, {}))
+            self.with_graphs(self.optimizer, own=True)
         surroundings = {
             "autocast": lambda: torch.autocast("cpu", HALF),
             "inference": torch.inference_mode,
