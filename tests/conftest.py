@@ -1,20 +1,25 @@
 """What holds for all tests: their order, how long an example of hypothesis may take, and how many lives optimizers have."""
 
+import importlib
 import logging
 from collections import Counter
 
-import torch
 from hypothesis import settings
 
 settings.register_profile("suite", deadline=None)  # a busy machine is no failure
 settings.load_profile("suite")
 
-assert torch.__version__
-logging.getLogger("torch.__trace").propagate = True  # or pytest listens to it, and torch writes down how it traces: slow
+
+def pytest_configure(config):
+    """Keep pytest from listening to torch's log of its tracing: it takes a third of the time to write."""
+    importlib.import_module("torch")  # sets the logger up
+    logging.getLogger("torch.__trace").propagate = True
 
 
 def pytest_addoption(parser):
-    parser.addoption("--lives", type=int, default=0, help="lives of each chain in test_lives, at random, with figures at the end")
+    parser.addoption(
+        "--lives", type=int, default=0, help="lives of each chain in test_lives, at random, with figures at the end"
+    )
     parser.addoption("--lives-operations", default="", help="what may happen in them beside steps, in a list with commas")
     parser.addoption("--lives-drivers", default="", help="drivers that live, in a list with commas")
 

@@ -63,14 +63,30 @@ def classic(preset, theirs, keys, named=False, **arguments):
 
 ADAM = presets.adam(lr=0.05)
 BALL = presets.sgd(lr=0.05, momentum=0.9)
-LARGEST = {"amsgrad_moments/first": "exp_avg", "amsgrad_moments/second": "exp_avg_sq", "amsgrad_moments/largest": "max_exp_avg_sq"}
+LARGEST = {
+    "amsgrad_moments/first": "exp_avg",
+    "amsgrad_moments/second": "exp_avg_sq",
+    "amsgrad_moments/largest": "max_exp_avg_sq",
+}
 
 CLASSICS = {
     "sgd": classic(
-        presets.sgd, torch.optim.SGD, {"momentum/buffer": "momentum_buffer"}, lr=0.05, momentum=0.9, dampening=0.1, weight_decay=0.1
+        presets.sgd,
+        torch.optim.SGD,
+        {"momentum/buffer": "momentum_buffer"},
+        lr=0.05,
+        momentum=0.9,
+        dampening=0.1,
+        weight_decay=0.1,
     ),
     "nesterov": classic(
-        presets.sgd, torch.optim.SGD, {"nesterov_momentum/buffer": "momentum_buffer"}, True, lr=0.05, momentum=0.9, nesterov=True
+        presets.sgd,
+        torch.optim.SGD,
+        {"nesterov_momentum/buffer": "momentum_buffer"},
+        True,
+        lr=0.05,
+        momentum=0.9,
+        nesterov=True,
     ),
     "adam": classic(presets.adam, torch.optim.Adam, ADAM_KEYS, lr=0.05, weight_decay=0.1),
     "adamw": classic(presets.adamw, torch.optim.AdamW, ADAM_KEYS, True, lr=0.05, weight_decay=0.1),
@@ -81,7 +97,9 @@ CLASSICS = {
         {"nesterov_moments/first": "exp_avg", "nesterov_moments/second": "exp_avg_sq"},
         lr=0.05,
     ),
-    "rmsprop": classic(presets.rmsprop, torch.optim.RMSprop, {"second_moment/average": "square_avg"}, lr=0.05, weight_decay=0.1),
+    "rmsprop": classic(
+        presets.rmsprop, torch.optim.RMSprop, {"second_moment/average": "square_avg"}, lr=0.05, weight_decay=0.1
+    ),
     "adagrad": classic(presets.adagrad, torch.optim.Adagrad, {"sum_of_squares/total": "sum"}, lr=0.1, lr_decay=0.1),
     "radam": classic(presets.radam, torch.optim.RAdam, {}, lr=0.05),
 }

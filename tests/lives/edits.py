@@ -22,7 +22,9 @@ class Edit:
         """As it is written in code, without what is left at its default."""
         given = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain = {name: one.default for name, one in self.__dataclass_fields__.items()}
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given.items() if v is not plain[k] and v != plain[k])})"
+        return (
+            f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given.items() if v is not plain[k] and v != plain[k])})"
+        )
 
     def apply(self, world):
         raise NotImplementedError

@@ -31,7 +31,7 @@ from lives.life import Life
 from lives.worlds import is_count
 
 OPERATIONS = {}
-RATES = (0.1, 0.05, 0.02)
+RATES = (0.125, 0.0625, 0.03125)  # the same in every precision
 BETAS = ((0.9, 0.99), (0.5, 0.9), (0.0, 0.5))
 
 
@@ -257,7 +257,7 @@ def write(now):
 def settings(now):
     g = now.draw(st.integers(0, len(now.groups) - 1))
     group = now.world.optimizer.param_groups[g]
-    values = {"lr": RATES, "weight_decay": (0.0, 0.1, 0.3), "betas": BETAS, "momentum": (0.9, 0.5), "max_norm": (0.5, 2.0)}
+    values = {"lr": RATES, "weight_decay": (0.0, 0.125, 0.25), "betas": BETAS, "momentum": (0.875, 0.5), "max_norm": (0.5, 2.0)}
     key = now.pick([key for key in values if key in group])
     number = ["plain", "tensor", "double", "numpy"]
     now.do(Set(g, key, now.pick(values[key]), now.pick(["plain", "list", "array", "numpy"] if key == "betas" else number)))
@@ -285,7 +285,7 @@ def unfit(now):
     except (ChainError, TypeError):
         now.do(Set(g, key, value))
         now.step()
-        now.do(Set(g, key, {"lr": 0.05, "weight_decay": 0.1, "betas": (0.9, 0.99)}[key]))
+        now.do(Set(g, key, {"lr": 0.0625, "weight_decay": 0.125, "betas": (0.9, 0.99)}[key]))
 
 
 @operation

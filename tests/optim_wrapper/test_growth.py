@@ -254,7 +254,9 @@ def test_it_is_gone_with_options_and_schedules(uncollected):
     assert gone(found)
 
 
-@pytest.mark.parametrize("make", [lambda o: CosineAnnealingLR(o, 10), lambda o: OneCycleLR(o, 0.1, 10)], ids=["cosine", "one cycle"])
+@pytest.mark.parametrize(
+    "make", [lambda o: CosineAnnealingLR(o, 10), lambda o: OneCycleLR(o, 0.1, 10)], ids=["cosine", "one cycle"]
+)
 @pytest.mark.parametrize("theirs", [False, True], ids=["ours", "torch's"])
 def test_it_is_gone_after_a_scheduler(make, theirs, uncollected):
     """A scheduler holds its optimizer; with both dropped, what torch's own leave is left, and no more."""

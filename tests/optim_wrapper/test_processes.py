@@ -1,5 +1,7 @@
 """Optimizers in several processes: sent to one, and stepped by two over shared memory (Hogwild)."""
 
+import copy
+
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -11,13 +13,13 @@ from gradchain import transforms as t
 pytestmark = pytest.mark.slow
 
 RECIPES = {
-    "sgd": presets.sgd(lr=0.1, momentum=0.9),
     "adamw": presets.adamw(lr=0.05),
-    "c_adamw": presets.c_adamw(lr=0.05),
     "clip": chain(t.ClipGlobalNorm(max_norm=1.0), t.Moments(), t.Normalize(), t.LearningRate(lr=0.05)),
 }
-ALL = pytest.mark.parametrize("name", RECIPES)
-STACKED = pytest.mark.parametrize("driver", ["loop", "stacked", "auto"])
+ALL = pytest.mark.parametrize(
+    ("name", "driver"),
+    [*((name, driver) for name in RECIPES for driver in ("loop", "stacked")), ("adamw", "auto"), ("clip", "auto")],
+)
 SHAPES = [(3, 4), (3, 4), (3, 4), (5,), ()]
 
 
@@ -66,12 +68,32 @@ def share(params, optimizer):
             value.share_memory_()
 
 
-def addresses(params, optimizer):
-    return [p.data_ptr() for p in params] + [v.data_ptr() for p in params for v in optimizer.state[p].values()]
+def begun(params, optimizer, when):
+    """Bring an optimizer to where its state is to be shared; the number of steps that takes.
+
+    Before the first step there is state where a step at a learning rate of 0 on gradients of 0 has made it.
+    """
+    if when == "before the first step":
+        rates = [group["lr"] for group in optimizer.param_groups]
+        for p in params:
+            p.grad = torch.zeros_like(p)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+        optimizer.step()
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        return 0
+    if when == "before all":
+        return 0
+    stepped(params, optimizer, 0, 2)
+    if when == "after loading":
+        saved = copy.deepcopy(optimizer.state_dict())
+        optimizer.state.clear()
+        optimizer.load_state_dict(saved)
+    return 2
 
 
 @ALL
-@STACKED
 def test_an_optimizer_is_sent_to_a_process_after_steps(name, driver):
     params, optimizer = made(name, driver)
     stepped(params, optimizer, 0, 2)
@@ -83,11 +105,10 @@ def test_an_optimizer_is_sent_to_a_process_after_steps(name, driver):
 
 
 @ALL
-@STACKED
-@pytest.mark.parametrize("before", [0, 2], ids=["before the first step", "after some steps"])
-def test_what_is_shared_stays_where_it_is(name, driver, before):
+@pytest.mark.parametrize("when", ["before all", "before the first step", "after some steps", "after loading"])
+def test_what_is_shared_stays_where_it_is(name, driver, when):
     params, optimizer = made(name, driver)
-    stepped(params, optimizer, 0, before)
+    before = begun(params, optimizer, when)
     share(params, optimizer)
     places = [p.data_ptr() for p in params]
     states = {(i, k): v.data_ptr() for i, p in enumerate(params) for k, v in optimizer.state.get(p, {}).items()}
@@ -99,24 +120,24 @@ def test_what_is_shared_stays_where_it_is(name, driver, before):
 
 
 @ALL
-@STACKED
-def test_two_processes_in_turn_do_what_one_does(name, driver):
+@pytest.mark.parametrize("when", ["before the first step", "after some steps"])
+def test_two_processes_in_turn_do_what_one_does(name, driver, when):
     """Parameters and state are shared; each process makes some steps and ends before the next begins."""
     params, optimizer = made(name, driver)
-    stepped(params, optimizer, 0, 1)
+    before = begun(params, optimizer, when)
     share(params, optimizer)
-    in_process(params, optimizer, 1, 2)
-    in_process(params, optimizer, 3, 2)
-    stepped(params, optimizer, 5, 1)  # and here, where a plan was made before
+    in_process(params, optimizer, before, 2)
+    in_process(params, optimizer, before + 2, 2)
+    stepped(params, optimizer, before + 4, 1)  # and here, where a plan may have been made before
     others, other = made(name, driver)
-    stepped(others, other, 0, 6)
+    stepped(others, other, 0, before + 5)
     for p, q in zip(params, others, strict=True):
         close(p.detach(), q.detach())
-        assert optimizer.state[p]["step"] == 6
+        assert optimizer.state[p]["step"] == before + 5
         close(dict(optimizer.state[p]), dict(other.state[q]))
 
 
-@STACKED
+@pytest.mark.parametrize("driver", ["loop", "stacked", "auto"])
 def test_both_of_two_processes_at_once_move_the_parameters(driver):
     """Hogwild: with a constant gradient and no momentum each update counts, but for those that meet in time."""
     params = [nn.Parameter(torch.zeros(3, 4)) for _ in range(3)]
@@ -134,7 +155,7 @@ def test_both_of_two_processes_at_once_move_the_parameters(driver):
         assert process.exitcode == 0
     for p in params:
         assert 21 < float(optimizer.state[p]["step"]) <= 41, "only one process has counted"
-        assert p.max() < -1.5 * 21, "only one process has moved the parameters"
+        assert p.max() < -45, "only one process has moved the parameters, by at most 2 in each of 21 steps"
 
 
 def descended(params, optimizer, count):
