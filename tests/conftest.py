@@ -1,4 +1,8 @@
-"""What holds for all tests: their order, and how long an example of hypothesis may take."""
+"""What holds for all tests: their order, how long an example of hypothesis may take, and how many lives optimizers have."""
+
+import importlib
+import logging
+from collections import Counter
 
 from hypothesis import settings
 
@@ -6,7 +10,40 @@ settings.register_profile("suite", deadline=None)  # a busy machine is no failur
 settings.load_profile("suite")
 
 
+def pytest_configure(config):
+    """Keep pytest from listening to torch's log of its tracing: it takes a third of the time to write."""
+    importlib.import_module("torch")  # sets the logger up
+    logging.getLogger("torch.__trace").propagate = True
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--lives", type=int, default=0, help="lives of each chain in test_lives, at random, with figures at the end"
+    )
+    parser.addoption("--lives-operations", default="", help="what may happen in them beside steps, in a list with commas")
+    parser.addoption("--lives-drivers", default="", help="drivers that live, in a list with commas")
+
+
 def pytest_collection_modifyitems(items):
     """Modules with slow tests first, so that no worker is left alone with one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Figures of the lives that were asked for."""
+    if not config.getoption("--lives"):
+        return
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    figures = [value for report in reports for key, value in report.user_properties if key == "lives"]
+    largest, edits = {}, Counter()
+    for one in figures:
+        edits.update(one["edits"])
+        for key, difference in one["largest"].items():
+            largest[key] = max(largest.get(key, 0.0), difference)
+    totals = {key: sum(one[key] for one in figures) for key in ("lives", "steps", "refused")}
+    terminalreporter.section("lives of optimizers")
+    terminalreporter.write_line(", ".join(f"{number} {key}" for key, number in totals.items()))
+    terminalreporter.write_line(", ".join(f"{number} {key}" for key, number in sorted(edits.items())))
+    for key, difference in sorted(largest.items()):
+        terminalreporter.write_line(f"largest difference from the reference, {key}: {difference:.1e}")
