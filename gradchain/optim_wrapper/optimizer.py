@@ -177,6 +177,7 @@ class ChainOptimizer(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """The state under its flat names, and the groups."""
         settle(self)
+        self.follow()
         return super().state_dict()
 
     def report(self) -> Report:

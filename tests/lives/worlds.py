@@ -18,7 +18,7 @@ DRIVERS = {  # driver and options
     "flat": ("stacked", {"flatten": True}),
     "compiled": ("compiled", {}),
 }
-COUNTS = ("step", "since")
+COUNTS = ("step", "since", "seen")
 SHAPES = {}  # of states, by case and form of a parameter
 GRAPHS = {}  # by case and driver: what lives may have in common, as tracing takes most of their time
 
@@ -142,7 +142,17 @@ class Reference(World):
             warnings.simplefilter("ignore")  # said when it was made first
             new = self.make(groups)
         new.state = defaultdict(dict, {p: dict(own) for p, own in old.state.items() if own})
+        for group in new.param_groups:
+            for p in group["params"]:
+                self.leave_other_chains(new, group, p)
         return new
+
+    def leave_other_chains(self, optimizer, group, p):
+        """A parameter that came from a group of another label has left the state of that chain behind."""
+        own, names = optimizer.state.get(p, {}), optimizer.chain.parts[optimizer.chain.label_of(group)].names
+        for key in [key for key in own if "/" in key and key != "accumulate/sum"]:
+            if key.rpartition("/")[0] not in names:
+                del own[key]
 
     def ready(self):
         self.optimizer = self.rebuilt()
