@@ -134,7 +134,7 @@ class Life:
                     self.compare_states(world, i, where)
             if isinstance(after, Step) and self.case.named and not isinstance(world, Theirs):
                 names = {i: world.optimizer.name_of(world.params[i]) for i in world.present()}
-                assert names == {i: world.names[i] for i in names}, f"{where}: names of parameters"
+                assert names == (right := {i: world.names[i] for i in names}), f"{where}: names are {names}; right {right}"
 
     def compare_states(self, world, i, where):
         ours, theirs = world.state(i), self.reference.state(i)

@@ -24,7 +24,7 @@ STEPS, SETTLED = 20_000, 5_000
 ADAM = presets.adam(lr=0.01)
 
 LONG = {  # chain, driver, options
-    "adamw loop": (presets.adamw(lr=0.01), "loop", {}),
+    "lion loop": (presets.lion(lr=0.01), "loop", {}),
     "adamw flat": (presets.adamw(lr=0.01), "stacked", {"flatten": True}),
     "clip auto": (chain(t.ClipGlobalNorm(max_norm=1.0), t.Momentum(), t.LearningRate(lr=0.01)), "auto", {}),
     "lookahead compiled": (chain(t.Momentum(), t.LearningRate(lr=0.01), t.Lookahead(la_steps=3)), "compiled", {}),
@@ -95,11 +95,12 @@ def census(optimizer):
     return {"tensors": tensors, "held": held(optimizer), **containers("gradchain")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LONG)
 def test_twenty_thousand_steps_leave_nothing_behind(name, small):
     recipe, driver, options = LONG[name]
-    params = [param(*shape, seed=i) for i, shape in enumerate([(2, 2), (2, 2), (3, 2), (2,)])]
-    groups = [{"params": params[:2]}, {"params": params[2:]}]
+    params = [param(*shape, seed=i) for i, shape in enumerate([(2, 2), (2, 2), (2, 3)][: 3 if driver == "compiled" else 2])]
+    groups = [{"params": params[:-1]}, {"params": params[-1:]}]
     optimizer = recipe.optimizer(groups, driver=driver, **options)
     scheduled = "scheduled" in optimizer.param_groups[0]
     if not scheduled:
@@ -107,7 +108,7 @@ def test_twenty_thousand_steps_leave_nothing_behind(name, small):
     ways = LambdaLR(optimizer, lambda step: 1.0 / (1 + step % 1000)) if not scheduled else None
     grads = [torch.ones_like(p) for p in params]
     random = torch.Generator().manual_seed(0)
-    absent = torch.randint(0, 12, (997,), generator=random).tolist()
+    absent = torch.randint(0, 30, (997,), generator=random).tolist()
     before, memory = {}, 0
     for step in range(STEPS):
         gone = absent[step % len(absent)]
