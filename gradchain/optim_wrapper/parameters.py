@@ -186,11 +186,12 @@ class ParameterTable:
 def state_of(optimizer: ChainOptimizer, param: Tensor, links: Iterable[BoundLink], counting: torch.device) -> dict[str, Tensor]:
     """The parameter's live state. A link that has none gets it, and counts its steps from now on."""
     state: dict[str, Tensor] = optimizer.state.get(param, {})
-    missing = [link for link in links if not all(key in state for key in link.state_keys)]
-    if missing or "step" not in state:
+    new = "step" not in state  # then all links are asked, since one without state may refuse the parameter
+    missing = [link for link in links if new or not all(key in state for key in link.state_keys)]
+    if missing or new:
         fresh = {key: value for link in missing for key, value in fresh_state(link, param).items()}
         state = optimizer.state.setdefault(param, {})
-        if "step" in state:
+        if not new:
             fresh |= {f"{link.label}/since": host_step(state["step"]) for link in missing}
         else:
             state["step"] = host_step()
