@@ -115,11 +115,14 @@ class ParameterTable:
         """Give a group what its chain needs; a parameter that came from another chain leaves that one's state behind."""
         known = self._binder.of(group)
         if not any(seen.group is group and seen.label == label for seen in self._seen):
-            for key, value in {MAXIMIZE: optimizer.defaults.get(MAXIMIZE, False), **known.defaults}.items():
-                group.setdefault(key, value)
             if any(seen.group is group for seen in self._seen):  # the schedules were those of the other chain
                 for key in ("scheduled", "scheduled_step"):
                     group.pop(key, None)
+            values = {MAXIMIZE: optimizer.defaults.get(MAXIMIZE, False), **known.defaults}
+            given = {key: value for key, value in values.items() if key not in group}
+            group.update(given)
+            if followed := tuple(key for key in known.schedules if key in given):
+                group.update(scheduled=followed, scheduled_step=0)
             if optimizer.averages:
                 group.setdefault("train_mode", True)
         for param in group["params"]:

@@ -9,6 +9,7 @@ from gradchain import ChainError, chain, masked, partition, presets
 from gradchain import transforms as t
 from gradchain.chains import biases_and_norms
 
+SCHEDULED = chain(t.Momentum(momentum=lambda step: 0.5 / step), t.LearningRate(lr=0.3))
 every_driver = pytest.mark.parametrize("driver", ["loop", "stacked", "auto"])
 NAMES = ["a.weight", "a.bias", "b.weight", "b.bias"]
 
@@ -131,6 +132,18 @@ def test_a_group_whose_label_changes_runs_the_chain_of_the_new_one(driver):
     before = p.detach().clone()
     optimizer.step()
     assert torch.equal(p, before - 1) and set(optimizer.state[p]) == {"step"}
+
+
+@every_driver
+def test_a_group_whose_label_changes_follows_the_schedules_of_the_new_chain(driver):
+    recipe = partition({"plain": chain(t.Lion(betas=(0.9, 0.99)), t.LearningRate(lr=0.1)), "ball": SCHEDULED})
+    p = nn.Parameter(torch.ones(2))
+    optimizer = recipe.optimizer([{"params": [p], "label": "plain"}], driver=driver)
+    steps(optimizer, 2)
+    optimizer.param_groups[0]["label"] = "ball"
+    for k in range(3):
+        steps(optimizer)
+        assert optimizer.param_groups[0]["momentum"] == 0.5 / (k + 1) and optimizer.param_groups[0]["lr"] == 0.1
 
 
 @every_driver
