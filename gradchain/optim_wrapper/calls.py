@@ -87,7 +87,9 @@ def collect(optimizer: ChainOptimizer) -> bool:
 
 
 def _seen(optimizer: ChainOptimizer) -> int:
-    return max(group.get(SEEN, 0) for group in optimizer.param_groups)  # a group may have joined since the last step
+    return max(
+        (group.get(SEEN, 0) for group in optimizer.param_groups), default=0
+    )  # a group may have joined since the last step
 
 
 def _gradient(param: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from gradchain.types import ChainError
 if TYPE_CHECKING:
     from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
-Shapes = dict[str, torch.Size]
+Wanted = dict[str, tuple[torch.Size, bool]]  # shape of a state, and whether it is floating
 
 
 def check(optimizer: ChainOptimizer) -> None:
@@ -74,7 +74,7 @@ def check_gradients(optimizer: ChainOptimizer) -> None:
 def check_states(optimizer: ChainOptimizer) -> set[int]:
     """ChainError where a state does not fit the parameter that is to be stepped; the ids of others that it does not fit."""
     unfit: set[int] = set()
-    known: dict[tuple[int, torch.Size, torch.dtype], tuple[Any, Shapes]] = {}
+    known: dict[tuple[int, torch.Size, torch.dtype], tuple[Any, Wanted]] = {}
     for g, group in enumerate(optimizer.param_groups):
         for i, param in enumerate(group["params"]):
             state: dict[str, Any] = optimizer.state.get(param, {})
@@ -83,7 +83,7 @@ def check_states(optimizer: ChainOptimizer) -> set[int]:
             links = optimizer.links_at(g, i)
             key = (id(links), param.shape, param.dtype)
             if key not in known:
-                known[key] = links, state_shapes(links, param)  # with the links, whose id must not be used again
+                known[key] = links, wanted_states(links, param)  # with the links, whose id must not be used again
             if problem := _problem(name_in(group, g, i), param, state, known[key][1]):
                 if param.grad is not None:
                     raise ChainError(problem)
@@ -91,10 +91,10 @@ def check_states(optimizer: ChainOptimizer) -> set[int]:
     return unfit
 
 
-def _problem(name: str, param: Tensor, state: dict[str, Any], wanted: Shapes) -> str:
+def _problem(name: str, param: Tensor, state: dict[str, Any], wanted: Wanted) -> str:
     """What keeps a state from fitting its parameter, or nothing."""
     remedy = "Delete its entry in optimizer.state to start afresh, or put a state of the new shape there."
-    for key, shape in {**wanted, "step": torch.Size()}.items():
+    for key, (shape, floating) in {**wanted, "step": (torch.Size(), False)}.items():
         value = state.get(key)
         if value is None:
             continue  # it will be made
@@ -105,6 +105,8 @@ def _problem(name: str, param: Tensor, state: dict[str, Any], wanted: Shapes) ->
                 f"the state {key!r} of {name!r} has shape {tuple(value.shape)}; the parameter has shape {tuple(param.shape)}, "
                 f"for which the state must have shape {tuple(shape)}. {remedy}"
             )
+        if floating and not value.is_floating_point():
+            return f"the state {key!r} of {name!r} has dtype {value.dtype}, in which its values would be cut. {remedy}"
         if shape and value.device != param.device:
             return (
                 f"the state {key!r} of {name!r} is on {value.device}, the parameter on {param.device}. "
@@ -113,16 +115,16 @@ def _problem(name: str, param: Tensor, state: dict[str, Any], wanted: Shapes) ->
     return ""
 
 
-def state_shapes(links: Sequence[BoundLink], param: Tensor) -> Shapes:
-    """The shapes of what the links keep for a parameter, by name; of a DTensor, those of the whole."""
+def wanted_states(links: Sequence[BoundLink], param: Tensor) -> Wanted:
+    """The form of what the links keep for a parameter, by name; of a DTensor, that of the whole."""
     like = param if not is_sharded(param) else torch.empty(param.shape, dtype=param.dtype, device="meta")
     shape = (*like.shape, 2) if like.is_complex() else like.shape
     whole = torch.empty(shape or (1,), dtype=compute_dtype(param), device="meta")
-    shapes: Shapes = {}
+    wanted: Wanted = {}
     for link in links:
         try:
-            made = link.transform.init(whole)
-            shapes |= {key: value.shape for key, value in zip(link.state_keys, made, strict=True)}
+            made = dict(zip(link.state_keys, link.transform.init(whole), strict=True))
         except Exception:  # an init that reads values, which there are none of here
-            shapes |= {key: value.shape for key, value in fresh_state(link, param).items()}
-    return shapes
+            made = fresh_state(link, param)
+        wanted |= {key: (value.shape, value.is_floating_point()) for key, value in made.items()}
+    return wanted

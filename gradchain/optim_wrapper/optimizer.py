@@ -131,8 +131,7 @@ class ChainOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if not torch.compiler.is_compiling():
-            self.follow()
+        self.follow()
         self._keys.look(self)
         check_training(self)
         check_capture(self)
@@ -144,6 +143,7 @@ class ChainOptimizer(Optimizer):
             check(self)
         else:
             check_gradients(self)
+        self._table.leave_other_chains(self)
         for label in self._solves:
             refuse_shards(self, label)
             check_one_direction(self, label)
@@ -222,7 +222,8 @@ class ChainOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         settle(self)
-        return {**super().__getstate__(), "state": sent(self.state), "chain": self.chain, **self._options}
+        own = {"chain": self.chain, "names_found": self.names_found, **self._options}
+        return {**super().__getstate__(), "state": sent(self.state), **own}
 
     @override
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -236,7 +237,8 @@ class ChainOptimizer(Optimizer):
         self._table.follow(self)
 
     def _prepare(self) -> None:
-        self.names_found, self.rules_checked = False, False  # names beyond what torch finds; see rules
+        self.names_found = getattr(self, "names_found", False)  # names beyond what torch finds
+        self.rules_checked = False  # see rules
         self.unsettled: list[Any] = []  # see calls.gated
         self._perturbs = [link.label for link in self.chain.links if "perturbs" in link.traits]
         self._solves = [link.label for link in self.chain.links if "solves" in link.traits]

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from gradchain._fields import hashable
-from gradchain.optim_wrapper.checkpoint import fresh_state, host_step
+from gradchain.optim_wrapper.checkpoint import SEEN, fresh_state, host_step
 from gradchain.optim_wrapper.drivers.loop import Row
 from gradchain.optim_wrapper.drivers.program import placed
-from gradchain.optim_wrapper.drivers.total import total
+from gradchain.optim_wrapper.drivers.total import TOTAL, total
 from gradchain.optim_wrapper.drivers.watch import same_objects
 from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, has_tensor, name_in, scalar, without
 from gradchain.optim_wrapper.maximize import MAXIMIZE
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Links = tuple[BoundLink, ...]
 HOST = torch.device("cpu")
+NOTES = ("scheduled_step", "train_mode", SEEN, TOTAL)  # keys in which the optimizer keeps what it has to know of a group
 
 
 class Seen(NamedTuple):
@@ -51,12 +52,15 @@ class ParameterTable:
         self._binder = binder
         self.version = 0  # how often the groups have been found edited
         self._seen: list[Seen] = []
+        self._stepped: list[Seen] = []  # as they were in the last step
         self._bound: dict[int, tuple[tuple[Any, ...], Links, dict[Any, Links]]] = {}
         self._live: set[int] = set()  # groups with tensors among their values, which may be written to from step to step
         self._absent: dict[int, tuple[int, ...]] = {}  # positions of the links that do not work on a parameter, by its id
 
     def follow(self, optimizer: ChainOptimizer) -> None:
         """Look for edits of the groups; names, masks and chains go with the parameters."""
+        if torch.compiler.is_compiling():  # what was traced goes by the groups as they were then
+            return
         groups, label_of = optimizer.param_groups, optimizer.chain.label_of
         still = len(groups) == len(self._seen) and all(
             seen.is_still(group, label_of(group)) for seen, group in zip(self._seen, groups, strict=True)
@@ -76,7 +80,7 @@ class ParameterTable:
                 if missing:
                     absent[id(param)] = missing
         for group, label in zip(groups, labels, strict=True):
-            self._relabel(optimizer, group, label, before)
+            self._complete(optimizer, group, label, _source(group, before))
         self._absent = absent
         self.version += 1
         self._bound.clear()
@@ -90,7 +94,9 @@ class ParameterTable:
         """Let the names follow the parameters, where the list of names was left as it was or does not fit any more."""
         names, params = group.get("param_names"), group["params"]
         if names is None:
-            return
+            if not any(_name_of(before[id(param)]) for param in params if id(param) in before):
+                return
+            names = []  # a group put there by hand, of parameters that have names
         known = next((seen for seen in self._seen if seen.group is group), None)
         untouched = known is not None and known.names == names and not same_objects(known.params, params)
         if len(names) == len(params) and not untouched:
@@ -109,29 +115,43 @@ class ParameterTable:
         group["param_names"] = renamed
         mark(group, placeholders.intersection(renamed))
 
-    def _relabel(
-        self, optimizer: ChainOptimizer, group: dict[str, Any], label: str, before: Mapping[int, tuple[Seen, int]]
-    ) -> None:
-        """Give a group what its chain needs; a parameter that came from another chain leaves that one's state behind."""
-        known = self._binder.of(group)
-        if not any(seen.group is group and seen.label == label for seen in self._seen):
-            if any(seen.group is group for seen in self._seen):  # the schedules were those of the other chain
-                for key in ("scheduled", "scheduled_step"):
-                    group.pop(key, None)
-            values = {MAXIMIZE: optimizer.defaults.get(MAXIMIZE, False), **known.defaults}
-            given = {key: value for key, value in values.items() if key not in group}
-            group.update(given)
-            if followed := tuple(key for key in known.schedules if key in given):
-                group.update(scheduled=followed, scheduled_step=0)
-            if optimizer.averages:
-                group.setdefault("train_mode", True)
-        for param in group["params"]:
-            seen, _ = before.get(id(param), (None, 0))
-            if seen is not None and seen.label != label and param in optimizer.state:
-                left = optimizer.binder.of({**seen.group, "label": seen.label}).state_keys
-                state = optimizer.state[param]
-                for key in [key for key in state if key in left or key.rpartition("/")[2] in ("since", "held")]:
-                    del state[key]
+    def _complete(self, optimizer: ChainOptimizer, group: dict[str, Any], label: str, source: Seen | None) -> None:
+        """Give a group what its chain needs, and one that was put there by hand what the optimizer noted in the group before.
+
+        source: the group that most of its parameters come from.
+        """
+        known, seen = self._binder.of(group), next((seen for seen in self._seen if seen.group is group), None)
+        if seen is not None and seen.label != label:  # the schedules were those of the other chain
+            for key in ("scheduled", "scheduled_step"):
+                group.pop(key, None)
+        values = {MAXIMIZE: optimizer.defaults.get(MAXIMIZE, False), **known.defaults}
+        given = {key: value for key, value in values.items() if key not in group}
+        group.update(given)
+        notes = {} if source is None or seen is not None else {key: source.group[key] for key in NOTES if key in source.group}
+        if followed := tuple(key for key in known.schedules if key in given):
+            step = notes.get("scheduled_step", 0)
+            group.update({"scheduled": followed, "scheduled_step": step})
+        for key, value in notes.items():
+            group.setdefault(key, value)
+        if optimizer.averages:
+            states = [optimizer.state.get(param, {}) for param in group["params"]]
+            held = any(key.endswith("/held") for state in states for key in state)
+            group["train_mode"] = not held and group.get("train_mode", True)
+
+    def leave_other_chains(self, optimizer: ChainOptimizer) -> None:
+        """Drop the state that parameters have from the chain of another label; called when the step is known to be taken."""
+        if self._stepped is self._seen or torch.compiler.is_compiling():
+            return
+        before = {id(param): seen for seen in self._stepped for param in seen.params}
+        for now in self._seen:
+            for param in now.params:
+                seen = before.get(id(param))
+                if seen is not None and seen.label != now.label and param in optimizer.state:
+                    left = optimizer.binder.of({"label": seen.label}).state_keys
+                    state = optimizer.state[param]
+                    for key in [key for key in state if key in left or key.rpartition("/")[2] in ("since", "held")]:
+                        del state[key]
+        self._stepped = self._seen
 
     def renew(self) -> None:
         """Look at tensors among the values anew."""
@@ -202,6 +222,12 @@ def state_of(optimizer: ChainOptimizer, param: Tensor, links: Iterable[BoundLink
     if state["step"].device != counting:
         state["step"] = state["step"].to(counting)
     return state
+
+
+def _source(group: Mapping[str, Any], before: Mapping[int, tuple[Seen, int]]) -> Seen | None:
+    """The group, as it was, that most of a group's parameters were in."""
+    sources = [before[id(param)][0] for param in group["params"] if id(param) in before]
+    return max(sources, key=lambda one: sum(one is other for other in sources), default=None)
 
 
 def _copied(names: Sequence[str] | None) -> list[str] | None:

@@ -142,9 +142,6 @@ class Reference(World):
             warnings.simplefilter("ignore")  # said when it was made first
             new = self.make(groups)
         new.state = defaultdict(dict, {p: dict(own) for p, own in old.state.items() if own})
-        for group in new.param_groups:
-            for p in group["params"]:
-                self.leave_other_chains(new, group, p)
         return new
 
     def leave_other_chains(self, optimizer, group, p):
@@ -159,6 +156,9 @@ class Reference(World):
 
     def step(self, step):
         """In plain surroundings; parameters that share memory one after the other."""
+        for group in self.optimizer.param_groups:
+            for p in group["params"]:
+                self.leave_other_chains(self.optimizer, group, p)
         options = self.case.options
         if not self.shared or self.case.meets or options:
             self.optimizer.step()

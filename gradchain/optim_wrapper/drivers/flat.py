@@ -18,10 +18,11 @@ from gradchain.optim_wrapper.shards import is_sharded
 from gradchain.types import ChainError
 
 
-def moved(params: Sequence[Tensor], buffers: Sequence[Tensor]) -> Tensor | None:
+def moved(params: Sequence[Tensor], buffers: Sequence[Tensor], everything: Sequence[Tensor]) -> Tensor | None:
     """The buffer whose rows the parameters are from now on; None where one of them cannot be moved.
 
-    buffers: of earlier calls; where the parameters are the rows of one of them, they stay there.
+    buffers: of earlier calls; where the parameters are the rows of one of them, they stay there. everything: all parameters of
+    the optimizer, which may live in these buffers.
     """
     first = params[0]
     size = first.numel() * first.element_size()
@@ -32,8 +33,10 @@ def moved(params: Sequence[Tensor], buffers: Sequence[Tensor]) -> Tensor | None:
         if starts == [buffer.data_ptr() + i * size for i in range(len(buffer))] and buffer.dtype == first.dtype:
             return buffer
     ours = {buffer.untyped_storage().data_ptr() for buffer in buffers}
-    if not all(_alone(among, size) for start, among in _by_storage(params).items() if start not in ours):
-        return None
+    living = _by_storage(everything)
+    for start, among in _by_storage(params).items():
+        if not (_alone(living[start], size, 1) if start in ours else _alone(among, size)):
+            return None
     buffer = torch.stack([param.detach() for param in params])
     for param, row in zip(params, buffer.unbind(), strict=True):
         param.data = row
@@ -47,13 +50,13 @@ def _by_storage(params: Sequence[Tensor]) -> dict[int, list[Tensor]]:
     return found
 
 
-def _alone(params: Sequence[Tensor], size: int) -> bool:
+def _alone(params: Sequence[Tensor], size: int, more: int = 0) -> bool:
     """Whether nothing but these looks, as far as torch knows, at the memory they share, and each has a part of its own."""
     storage = params[0].untyped_storage()
     users = torch._C._storage_Use_Count(storage._cdata)  # pyright: ignore[reportAttributeAccessIssue]
     starts = sorted(param.data_ptr() for param in params)
     apart = all(behind - start >= size for start, behind in pairwise(starts))
-    return apart and not params[0].is_shared() and users == len(params) + 1  # ``storage`` here is one more
+    return apart and not params[0].is_shared() and users == len(params) + more + 1  # ``storage`` here is one more
 
 
 def check_flatten(flatten: bool, driver: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from gradchain.optim_wrapper.layouts import is_sharded
@@ -32,12 +33,12 @@ def overlapping(owners: Iterable[Owner]) -> set[int]:
     A gather and a scatter of them would keep one of their updates. The range of a tensor goes from its first element to its
     last. DTensors are left out: their memory belongs to their mesh.
     """
-    ranges: dict[int, list[_Range]] = {}
+    ranges: dict[torch.device, list[_Range]] = {}
     for owner in owners:
         for tensor in (owner.info.param, *owner.state.values()):
             if (found := _range(tensor)) is not None:
-                storage, start, stop = found
-                ranges.setdefault(storage, []).append(_Range(start, stop, owner.info.place))
+                device, start, stop = found
+                ranges.setdefault(device, []).append(_Range(start, stop, owner.info.place))
     places: set[int] = set()
     for among in ranges.values():
         reach: _Range | None = None  # the one that ends last, of those that start earlier
@@ -48,17 +49,16 @@ def overlapping(owners: Iterable[Owner]) -> set[int]:
     return places
 
 
-def _range(param: Tensor) -> tuple[int, int, int] | None:
-    """(storage, first and last byte in it); None for what has no memory that torch knows of."""
-    if is_sharded(param) or param.is_meta or param.numel() == 0:
+def _range(tensor: Tensor) -> tuple[torch.device, int, int] | None:
+    """(device, addresses of the first byte and behind the last); None for what has no memory that torch knows of."""
+    if is_sharded(tensor) or tensor.is_meta or tensor.numel() == 0:
         return None
     try:
-        storage = param.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):  # a tensor subclass without storage
+        start = tensor.data_ptr()
+    except (RuntimeError, NotImplementedError):  # a tensor subclass without memory of its own
         return None
-    last = sum((size - 1) * abs(stride) for size, stride in zip(param.shape, param.stride(), strict=True))
-    start, size = int(param.storage_offset()), param.element_size()
-    return storage, start * size, (start + last + 1) * size
+    last = sum((size - 1) * abs(stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.device, start, start + int(last + 1) * tensor.element_size()
 
 
 def is_shared(param: Tensor, state: Mapping[str, Tensor]) -> bool:

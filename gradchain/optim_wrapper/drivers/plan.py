@@ -118,8 +118,13 @@ class Plan:
         self.kept = Kept({}, list(earlier.buffers))
         self.homes: list[Home | Fused] = []
         self.splits: dict[int, Split] = {}  # of links by their ids, which are kept
+        everything = _params(optimizer)
         for part in parts:
-            buffer = moved([row.info.param for row in part.rows], self.kept.buffers) if flatten and part.stacked else None
+            buffer = (
+                moved([row.info.param for row in part.rows], self.kept.buffers, everything)
+                if flatten and part.stacked
+                else None
+            )
             self._house(part, buffer, earlier)
         members = [info for home in self.homes for info in home.infos]
         self.sharded = [info.place for info in members if is_sharded(info.param)]
@@ -137,6 +142,7 @@ class Plan:
             and optimizer.binder.idle(optimizer.param_groups) == self.idle
             and all(cut_alike(grads[i], params[i]) for i in self.sharded)
             and all(self._merged(optimizer, home) and _counts(optimizer, home) for home in self.homes)
+            and all(map(_has_its_count, self.homes))
         )
 
     def _counted(self) -> int:
@@ -241,6 +247,11 @@ def _counts(optimizer: ChainOptimizer, home: Home | Fused) -> bool:
     """Whether steps are counted where the learning rate is."""
     lr = optimizer.param_groups[home.at[0]]["lr"]
     return home.steps.device == (lr.device if isinstance(lr, Tensor) else torch.device("cpu"))
+
+
+def _has_its_count(home: Home | Fused) -> bool:
+    """Whether the counts in the states are what the home goes by; a write through ``.data`` marks no version."""
+    return home.steps.is_cuda or bool((home.steps == home.count).all())
 
 
 def _are_rows(stack: Tensor, tensors: Sequence[Tensor]) -> bool:

@@ -51,7 +51,8 @@ class Watch:
     def __init__(self, optimizer: ChainOptimizer, params: Sequence[Tensor], unfit: Collection[int] = ()) -> None:
         """unfit: ids of parameters without gradient that their state does not fit; they must not get one unnoticed."""
         self.params = list(params)
-        self.states = list(optimizer.state.values())
+        self.owners, self.states = list(optimizer.state), list(optimizer.state.values())
+        self.keys = list(chain.from_iterable(self.states))
         self.stateless = [i for i, param in enumerate(params) if not optimizer.state.get(param) or id(param) in unfit]
         self.tensors = list(_tensors(self.states))
         known = [*self.params, *self.tensors]
@@ -69,6 +70,8 @@ class Watch:
         """Whether parameters and states are the same ones, in the same memory and form, and none has to be made."""
         states = list(optimizer.state.values())
         if self._forms is None or not (same_objects(params, self.params) and same_objects(states, self.states)):
+            return False
+        if not same_objects(list(optimizer.state), self.owners) or list(chain.from_iterable(states)) != self.keys:
             return False
         known = [*params, *_tensors(states)]
         return (
