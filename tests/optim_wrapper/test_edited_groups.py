@@ -1,5 +1,7 @@
 """Groups edited by hand: names, masks and chains belong to parameters and labels, not to places in a group."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -165,3 +167,62 @@ def test_a_group_that_was_put_into_the_list_by_hand_gets_the_chain_s_values(driv
     optimizer.param_groups.append({"params": [q], "lr": 0.2})
     steps(optimizer, 2)
     assert optimizer.state[q]["step"] == 2 and optimizer.param_groups[1]["betas"] == (0.9, 0.999)
+
+
+@every_driver
+def test_a_refused_step_leaves_the_state_of_the_label_before(driver):
+    p, _, optimizer = two_chains(driver)
+    optimizer.param_groups[0]["label"] = "adam"
+    steps(optimizer, 2)
+    kept = {key: value.clone() for key, value in optimizer.state[p].items()}
+    optimizer.param_groups[0].update(label="fast", lr=-1.0)
+    with pytest.raises(ChainError, match="lr must be"):
+        optimizer.step()
+    optimizer.param_groups[0].update(label="adam", lr=0.1)
+    assert identical(optimizer.state[p], kept)
+
+
+@every_driver
+def test_groups_that_are_put_in_the_place_of_all_others_keep_names_and_what_was_noted(driver):
+    recipe = chain(masked(t.WeightDecay(weight_decay=0.5), by="*weight"), t.LearningRate(lr=lambda step: 0.25 * step))
+    params = {name: nn.Parameter(torch.ones(2)) for name in ("a.weight", "a.bias")}
+    optimizer = recipe.optimizer(params.items(), driver=driver)
+    stepped(optimizer)
+    optimizer.param_groups = [{"params": [p]} for p in reversed(params.values())]
+    stepped(optimizer)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]
+    assert optimizer.name_of(params["a.weight"]) == "a.weight"
+    assert torch.equal(params["a.weight"], torch.full((2,), 0.875 * 0.75)) and torch.equal(params["a.bias"], torch.ones(2))
+
+
+@pytest.mark.parametrize("edit", ["split", "replaced"])
+def test_training_values_come_back_though_groups_were_edited_in_evaluation(edit):
+    p, q = param(3), param(3, seed=1)
+    optimizer = presets.schedule_free_adamw(lr=0.1).optimizer([p, q])
+    steps(optimizer, 3)
+    before = [p.detach().clone(), q.detach().clone()]
+    optimizer.eval()
+    if edit == "split":
+        optimizer.add_param_group({"params": [optimizer.param_groups[0]["params"].pop()]})
+    else:
+        optimizer.param_groups = [{"params": [p, q], "lr": 0.1}]
+    with pytest.raises(ChainError, match="hold the average"):
+        optimizer.step()
+    optimizer.train()
+    assert torch.equal(p, before[0]) and torch.equal(q, before[1])
+
+
+def test_a_copy_knows_that_names_were_found():
+    p, q = param(3), param(3, seed=1)
+    p.param_name = "a.weight"
+    optimizer = copy.deepcopy(presets.adamw().optimizer([p]))
+    optimizer.add_param_group({"params": [q]})
+    assert optimizer.param_groups[0]["param_names"] == ["a.weight"]
+
+
+@pytest.mark.parametrize("options", [{"accumulate": 2}, {"finite_gate": True}, {}], ids=str)
+def test_an_optimizer_without_groups_steps_in_silence(options):
+    optimizer = presets.adamw().optimizer([param(3)], **options)
+    steps(optimizer)
+    optimizer.param_groups.clear()
+    optimizer.step()

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -271,3 +272,82 @@ def test_a_parameter_that_was_put_twice_into_a_group_is_stepped_twice_as_by_torc
         steps(optimizer, 3)
     torch.testing.assert_close(p, q)
     assert ours.state[p]["step"] == theirs.state[q]["step"] == 6
+
+
+def swapped(state):
+    """The same tensors under other keys, in the same order."""
+    a, b, *_ = list(state)
+    sa, sb = state.pop(a), state.pop(b)
+    state[b], state[a] = sa, sb
+
+
+def taken_over(state):
+    a, b, *_ = list(state)
+    state.pop(a)
+    state[a] = state.pop(b)
+
+
+def exchanged(state):
+    one = next(iter(state.values()))
+    first, second, step = (one.pop(key) for key in list(one)[-2:] + list(one)[:1])
+    keys = ("moments/first", "moments/second")
+    one.update(zip(("step", *keys), (step, second.abs(), first.abs()), strict=True))
+
+
+@every_driver
+@pytest.mark.parametrize("edit", [swapped, taken_over, exchanged])
+@pytest.mark.parametrize("recipe", [RECIPES["adamw"], RECIPES["ladam"]], ids=["adamw", "ladam"])
+def test_states_under_other_keys_are_those_of_the_keys(recipe, driver, edit):
+    params, others = several(), several()
+    ours, theirs = recipe().optimizer(params, driver=driver), recipe().optimizer(others, driver="loop")
+    for optimizer in (ours, theirs):
+        steps(optimizer, 3)
+        edit(optimizer.state)
+        steps(optimizer, 3, start=5)
+    torch.testing.assert_close(params, others)
+
+
+@every_driver
+def test_a_count_that_is_written_past_autograd_is_followed(driver):
+    params, others = several(), several()
+    ours, theirs = presets.adamw(lr=0.1, weight_decay=0.01).optimizer(params, driver=driver), torch.optim.AdamW(others, lr=0.1)
+    for optimizer in (ours, theirs):
+        steps(optimizer, 3)
+        for state in optimizer.state.values():
+            state["step"].data.zero_()
+        steps(optimizer, 3, start=5)
+    torch.testing.assert_close(params, others)
+
+
+@every_driver
+@pytest.mark.parametrize("flatten", [False, True])
+def test_parameters_over_one_array_each_take_their_update(driver, flatten):
+    if flatten and driver == "loop":
+        pytest.skip("the loop does not flatten")
+    array = np.zeros(16, dtype=np.float32)
+    params = [nn.Parameter(torch.from_numpy(array[:12])), nn.Parameter(torch.from_numpy(array[4:]))]
+    optimizer = presets.lion(lr=0.1).optimizer(params, driver=driver, **({"flatten": True} if flatten else {}))
+    for _ in range(2):
+        for p in params:
+            p.grad = torch.ones(12)
+        optimizer.step()
+    np.testing.assert_allclose(array, [-0.2] * 4 + [-0.4] * 8 + [-0.2] * 4, rtol=1e-6)
+
+
+def test_flatten_leaves_a_parameter_that_something_else_shares_memory_with():
+    params = several((4,), 3)
+    optimizer = presets.lion(lr=0.1).optimizer(params, flatten=True)
+    steps(optimizer)
+    seen = params[0].detach()
+    optimizer.param_groups[0]["params"].pop()
+    steps(optimizer, 2)
+    assert torch.equal(seen, params[0])
+
+
+@every_driver
+def test_a_whole_number_in_place_of_a_state_is_refused(driver):
+    params = several()
+    optimizer = presets.adamw(lr=0.1).optimizer(params, driver=driver)
+    steps(optimizer, 2)
+    optimizer.state[params[1]]["moments/first"] = torch.ones(3, 3, dtype=torch.int64)
+    unchanged_by(optimizer, ChainError, match="has dtype torch.int64")
