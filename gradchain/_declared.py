@@ -44,7 +44,7 @@ def check_class(cls: Any, traits: Collection[str], slots: Collection[str]) -> No
     if not (isinstance(state, type) and issubclass(state, tuple) and hasattr(state, "_fields")):
         raise ChainError(f"{where}: State must be a NamedTuple of tensors; found {state!r}. Derive it from typing.NamedTuple.")
     names: tuple[str, ...] = getattr(state, "_fields")  # noqa: B009 (a NamedTuple has it, a tuple does not)
-    if taken := [name for name in names if name in RESERVED]:
+    if "eager" not in cls.traits and (taken := [name for name in names if name in RESERVED]):
         raise ChainError(f"{where}: a state cannot be named {taken[0]!r}, as counts of steps are. Choose another name.")
     if isinstance(cls.common, str):
         raise ChainError(f"{where}: common must be a tuple of names; found {cls.common!r}. Write ({cls.common!r},).")

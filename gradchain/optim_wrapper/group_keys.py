@@ -220,6 +220,6 @@ def _as_here(group: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
         else:
             del taken["eps"]
     for key, (theirs, ours) in MUON.items():
-        if key in own and key in group and group[key] == theirs:
+        if isinstance(own.get(key), str) and key in group and group[key] == theirs:
             taken[key] = ours
     return taken

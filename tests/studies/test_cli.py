@@ -83,7 +83,7 @@ def test_the_page_on_sharding_has_the_table_of_what_transforms_ask(capsys):
         ("ablate adam --task waves", "no task is named 'waves'; there are: wave"),
         ("ablate adam --task digits --published", "'digits' has no published length"),
         ("show ladam --set c2=7", "c2 must be in"),
-        ("show ladam --set nonsense=7", "Use these keywords"),
+        ("show ladam --set nonsense=7", "takes no keyword 'nonsense'"),
     ],
 )
 def test_what_is_not_understood_is_said_with_status_2(command, complaint, capsys, tmp_path, monkeypatch):
