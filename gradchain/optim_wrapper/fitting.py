@@ -47,7 +47,8 @@ def check_state(name: str, state: Any, links: Sequence[BoundLink], param: Tensor
         raise ChainError(f"the state of {name!r} must be a dict of tensors; found {found}. Pass what init or update gave.")
     wanted: dict[str, torch.Size] = {"step": torch.Size(())}
     for link in links:
-        if link.state_keys:
+        rested = link.transform.idle and not any(key in state for key in link.state_keys)  # it begins with this call
+        if link.state_keys and not rested:
             wanted |= dict(zip(link.state_keys, _shapes(link, param), strict=True))
     if missing := [key for key in wanted if key not in state]:
         raise ChainError(

@@ -142,7 +142,7 @@ def update(recipe: Recipe, grads: Any, state: Any, params: Params, hyperparamete
         group, links = known.at(old["step"] + 1)
         links = without(links, known.binder.absent(name, param))
         for link in links:  # one that was idle so far counts its steps from here
-            if link.state_keys and link.state_keys[0] not in old:
+            if link.transform.idle and link.state_keys and link.state_keys[0] not in old:
                 old = {**old, **_fresh(link, param), f"{link.label}/since": old["step"]}
         kind = Pure if grad is not None else PureObserver
         jobs.append(kind(ParamInfo(name, param, group, place), grad, links, old, known, total))
