@@ -9,7 +9,7 @@ from typing import Any, cast, get_type_hints
 
 from torch import Tensor
 
-from gradchain._fields import ChainError, instead
+from gradchain._fields import ChainError, nearest
 
 RESERVED = ("step", "since")  # names of states that count steps
 COUNTS = ("step", "optimizer_step")  # of Context, by which a refresh can fall due
@@ -21,9 +21,9 @@ def _known_only(where: str, attribute: str, found: Iterable[str], known: Collect
     for name in found:
         if name not in known:
             names = ", ".join(sorted(known)) or "none"
-            raise ChainError(
-                f"{where}: {attribute} names {name!r}, which does not exist; there are: {names}. {instead(name, known)}"
-            )
+            near = nearest(name, known, 0.6)
+            hint = "Use one of these." if near is None else f"Did you mean {near!r}?"
+            raise ChainError(f"{where}: {attribute} names {name!r}, which does not exist; there are: {names}. {hint}")
 
 
 def check_class(cls: Any, traits: Collection[str], slots: Collection[str]) -> None:
