@@ -91,8 +91,8 @@ def refuse_other_rules(recipe: Recipe, group: Mapping[str, Any], known: frozense
     """ChainError where a group asks for another rule than that of its chain; known: the keys of all chains."""
     chain = recipe.parts[recipe.label_of(group)]
     for key in other_rules(chain, group):
-        if key in known:
-            continue  # it came with a group that was split, for a part that runs another chain
+        if key in known or key == "weight_decay":
+            continue  # it came with a group that was split, for another chain; trainers give each group a decay, wanted or not
         has = ", ".join(chain.hyperparameters)
         raise ChainError(
             f"a group of parameters has {key}={group[key]!r}, which asks for another rule than that of its chain; the chain's "
@@ -110,8 +110,6 @@ def saved_rules(recipe: Recipe, groups: Sequence[Mapping[str, Any]]) -> Iterator
 def _advice(key: str) -> str:
     if key == "differentiable":
         return ": recipe.update() is a function that can be differentiated"
-    if key == "weight_decay":
-        return ", as in chain(WeightDecay(weight_decay=0.1), ...)"
     return f", with {key} as an argument of the preset where it has one"
 
 

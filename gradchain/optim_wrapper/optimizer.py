@@ -31,7 +31,7 @@ from gradchain.optim_wrapper.checkpoint import LoadReport, load, sent
 from gradchain.optim_wrapper.checks import check, check_gradients, only_prepares
 from gradchain.optim_wrapper.common import taking_step
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row, check_flatten
-from gradchain.optim_wrapper.drivers.total import counts_total
+from gradchain.optim_wrapper.drivers.total import TOTAL, counts_total
 from gradchain.optim_wrapper.frozen import moving, resting
 from gradchain.optim_wrapper.group_keys import GroupKeys, refuse_misspelled_options
 from gradchain.optim_wrapper.hyperparameters import Binder, common_defaults, name_in, with_rate
@@ -103,6 +103,8 @@ class ChainOptimizer(Optimizer):
                 part.update(scheduled=followed, scheduled_step=0)
             if self.averages:
                 part.setdefault("train_mode", True)
+            if self.counts_total:
+                part.setdefault(TOTAL, 0)
             part = {**known.defaults, **part}  # one tensor in all groups, and the caller's own, as in torch.optim
             add(self, part)
             drop_repeated(self.param_groups[-1])

@@ -35,6 +35,7 @@ class Momentum(Transform[MomentumState]):
 
     State = MomentumState
     idle: ClassVar[Mapping[str, float]] = {"momentum": 0.0}
+    off: ClassVar[Mapping[str, float]] = {"momentum": 0.0}
 
     momentum: Annotated[float, "[0, inf)"] = 0.9
     dampening: Annotated[float, "[0, inf)"] = 0.0

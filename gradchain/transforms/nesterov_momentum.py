@@ -35,6 +35,7 @@ class NesterovMomentum(Transform[NesterovMomentumState]):
 
     State = NesterovMomentumState
     idle: ClassVar[Mapping[str, float]] = {"momentum": 0.0}
+    off: ClassVar[Mapping[str, float]] = {"momentum": 0.0}
 
     momentum: Annotated[float, "[0, inf)"] = 0.9
 

@@ -143,7 +143,7 @@ def test_state_dict_belongs_to_torch(entry, case):
     assert set(saved) == {"state", "param_groups"} and numbers == ([[0, 1], [2]] if split(optimizer) else [[0, 1, 2]])
     assert set(saved["state"]) == {0, 1, 2}
     for state in saved["state"].values():
-        assert "step" in state and state["step"].dtype == torch.float32 and state["step"].device.type == "cpu"
+        assert "step" in state and state["step"].dtype == torch.int64 and state["step"].device.type == "cpu"
         assert all(isinstance(value, torch.Tensor) and "." not in key for key, value in state.items())
     plain = (int, float, bool, str, type(None), torch.Tensor)
     for group in saved["param_groups"]:

@@ -223,7 +223,7 @@ def test_dtypes_mix(entry, case):
         for _ in "ab"
     ]
     together, apart = make(entry, case, mixed), [make(entry, case, [p]) for p in alone]
-    shared = any(isinstance(link, SharedTransform) for link in together.chain.links)
+    shared = any(isinstance(link, SharedTransform) or link.common for link in together.chain.links)
     for i in range(3):
         for p in (*mixed, *alone):
             p.grad = torch.full_like(p, 0.1 * (i + 1)) * p.detach().sign()

@@ -22,7 +22,7 @@ import torch
 
 from gradchain.optim_wrapper.drivers.flat import check_flatten, refuse_flat_shards
 from gradchain.optim_wrapper.drivers.flow import choose, compute_dtype, due, within
-from gradchain.optim_wrapper.drivers.loop import Job, Row, loop, working
+from gradchain.optim_wrapper.drivers.loop import Job, Row, few, loop, working
 from gradchain.optim_wrapper.drivers.memory import overlapping
 from gradchain.optim_wrapper.drivers.plan import Planned
 from gradchain.optim_wrapper.drivers.total import observers
@@ -72,7 +72,7 @@ class Loop:
         jobs = [*optimizer.jobs(), *observers(optimizer)]
         if self.watch is None and not torch.compiler.is_compiling():
             self.watch, self.shared = watched(optimizer, self.unfit), overlapping(jobs)
-        loop(jobs, in_turn=self.shared)
+        loop(jobs, in_turn=self.shared, hold=few(jobs))
 
 
 DRIVERS: dict[str, Callable[[bool], Driver]] = {  # name -> what makes the driver of one optimizer, told of ``flatten``

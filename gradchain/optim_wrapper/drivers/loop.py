@@ -211,6 +211,11 @@ def loop(jobs: Sequence[Job], batches: Sequence[Batch] = (), in_turn: Container[
         write()
 
 
+def few(jobs: Sequence[Job]) -> bool:
+    """Whether the results of these jobs take little memory."""
+    return sum(job.info.param.numel() for job in jobs) <= HELD
+
+
 def through(
     jobs: Sequence[Job],
     batches: Sequence[Batch] = (),

@@ -19,7 +19,7 @@ from gradchain.optim_wrapper.drivers.flat import moved
 from gradchain.optim_wrapper.drivers.flow import compute_dtype
 from gradchain.optim_wrapper.drivers.fused import Call, Fused
 from gradchain.optim_wrapper.drivers.graphs import Graph
-from gradchain.optim_wrapper.drivers.loop import HELD, Job, Row, loop
+from gradchain.optim_wrapper.drivers.loop import Job, Row, few, loop
 from gradchain.optim_wrapper.drivers.memory import is_shared, overlapping
 from gradchain.optim_wrapper.drivers.parts import Part, is_tiny, parted
 from gradchain.optim_wrapper.drivers.program import Split, split
@@ -235,7 +235,7 @@ class Plan:
         self.splits = splits
         jobs = [Job(*optimizer.row(*self.at[place], place)) for place in sorted(places) if grads[place] is not None]
         jobs += observers(optimizer)
-        hold = sum(job.info.param.numel() for job in jobs) <= HELD
+        hold = few(jobs)
         try:
             loop(jobs, batches, self.in_turn, hold)
             self.new = False
