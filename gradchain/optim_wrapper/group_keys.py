@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 OPTIONS = ("driver", "accumulate", "finite_gate", "flatten")  # of the optimizer as a whole
 EXECUTION = ("foreach", "fused", "capturable")  # how torch.optim computes, not what: any value goes
-HARMLESS = {*FOREIGN, *EXECUTION, "params", "param_names", "named", "label"}
+USUAL = ("eps", "betas")  # that trainers give to every optimizer: no slips, where the chain has others
+HARMLESS = {*FOREIGN, *EXECUTION, *USUAL, "params", "param_names", "named", "label"}
 
 
 def _has(*kinds: type) -> Callable[[Chain], bool]:
@@ -164,7 +165,7 @@ class GroupKeys:
 
     def complete(self, group: dict[str, Any], values: Mapping[str, Any]) -> None:
         """Give a loaded group the values that it was saved without; keys of another rule go, as the report has told."""
-        for key in set(other_rules(self._recipe.parts[self._recipe.label_of(group)], group)) - self._known:
+        for key in set(other_rules(self._recipe.parts[self._recipe.label_of(group)], group)) - self._known - {"weight_decay"}:
             del group[key]
         for key, value in values.items():
             group.setdefault(key, value)
