@@ -212,7 +212,7 @@ def room(entry, case, count):
 @over()
 def test_the_loop_driver_needs_room_for_one_parameter_whatever_their_number(entry, case, monkeypatch):
     """And for all at once only where a link has to see all of them together, or they are so small that it does not matter."""
-    monkeypatch.setattr(sys.modules["gradchain.optim_wrapper.drivers.loop"], "HELD", 0)
+    monkeypatch.setattr(sys.modules["gradchain.optim_wrapper.drivers.memory"], "HELD", 0)
     few, together = room(entry, case, 2)
     many, _ = room(entry, case, 6)
     assert many < (few + 4 * 12 if together else few + 0.4)

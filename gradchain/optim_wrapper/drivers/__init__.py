@@ -22,8 +22,8 @@ import torch
 
 from gradchain.optim_wrapper.drivers.flat import check_flatten, refuse_flat_shards
 from gradchain.optim_wrapper.drivers.flow import choose, compute_dtype, due, within
-from gradchain.optim_wrapper.drivers.loop import Job, Row, few, loop, working
-from gradchain.optim_wrapper.drivers.memory import overlapping
+from gradchain.optim_wrapper.drivers.loop import Job, Row, loop, working
+from gradchain.optim_wrapper.drivers.memory import few, overlapping
 from gradchain.optim_wrapper.drivers.plan import Planned
 from gradchain.optim_wrapper.drivers.total import observers
 from gradchain.optim_wrapper.drivers.watch import Watch, watched

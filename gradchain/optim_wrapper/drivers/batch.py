@@ -15,7 +15,8 @@ from typing_extensions import override
 
 from gradchain.optim_wrapper.drivers.flow import plan_of
 from gradchain.optim_wrapper.drivers.graphs import TRACING, Graph
-from gradchain.optim_wrapper.drivers.loop import HELD, Job
+from gradchain.optim_wrapper.drivers.loop import Job
+from gradchain.optim_wrapper.drivers.memory import HELD
 from gradchain.optim_wrapper.drivers.program import Answer, Program, Split, joined, kind_of, placed
 from gradchain.optim_wrapper.drivers.sharded import cut, layout_in_plan
 from gradchain.optim_wrapper.drivers.step import Members, Step

@@ -17,7 +17,7 @@ from gradchain.optim_wrapper.shards import aligned, cut_like, elements, layout_o
 from gradchain.types import UNSET, ParamInfo, SharedTransform, Transform
 
 T = TypeVar("T")
-HELD = 1 << 20  # elements of parameters whose results a driver keeps until all have been worked out
+Write = Callable[[], None]
 
 
 def working(param: Tensor) -> Tensor:
@@ -200,10 +200,10 @@ class Batch(Protocol):
 def loop(jobs: Sequence[Job], batches: Sequence[Batch] = (), in_turn: Container[int] = (), hold: bool = True) -> None:
     """One parameter after the other, link by link; all that run the same chain meet where a link is shared.
 
-    in_turn: places of parameters that share memory, of which each reads what the one before has written. hold: write when all
-    others have been worked out, so that nothing has changed where a link raises; it takes memory for all results.
+    in_turn: places of parameters that share memory and see each other's steps. hold: write when all results are there, so that
+    nothing has changed where a link raises.
     """
-    writes: list[Callable[[], None]] = []
+    writes: list[Write] = []
     for label in dict.fromkeys(one.label for one in (*jobs, *batches)):
         mine = [job for job in jobs if job.label == label]
         writes.append(through(mine, [batch for batch in batches if batch.label == label], None, in_turn, hold))
@@ -211,18 +211,9 @@ def loop(jobs: Sequence[Job], batches: Sequence[Batch] = (), in_turn: Container[
         write()
 
 
-def few(jobs: Sequence[Job]) -> bool:
-    """Whether the results of these jobs take little memory."""
-    return sum(job.info.param.numel() for job in jobs) <= HELD
-
-
 def through(
-    jobs: Sequence[Job],
-    batches: Sequence[Batch] = (),
-    end: int | None = None,
-    in_turn: Container[int] = (),
-    hold: bool = True,
-) -> Callable[[], None]:
+    jobs: Sequence[Job], batches: Sequence[Batch] = (), end: int | None = None, in_turn: Container[int] = (), hold: bool = True
+) -> Write:
     """Run one chain up to its end, or the links before ``end``; what is given writes the results."""
     chains = [one.links[:end] for one in (*jobs, *batches)]
     meetings = {i for links in chains for i, link in enumerate(links) if isinstance(link.transform, SharedTransform)}
@@ -238,7 +229,7 @@ def through(
 
 def _finish(
     jobs: Sequence[Job], batches: Sequence[Batch], answers: dict[int, Any], in_turn: Container[int], hold: bool
-) -> Callable[[], None]:
+) -> Write:
     """Run the chain to its end, as far as that may fail; what is given does the rest and writes."""
     for batch in batches:
         batch.prepare()

@@ -11,6 +11,8 @@ from torch import Tensor
 from gradchain.optim_wrapper.layouts import is_sharded
 from gradchain.types import ParamInfo
 
+HELD = 1 << 20  # elements of parameters whose results a driver keeps until all have been worked out
+
 
 class _Range(NamedTuple):
     start: int
@@ -68,3 +70,8 @@ def is_shared(param: Tensor, state: Mapping[str, Tensor]) -> bool:
 
 def _in_shared_memory(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not is_sharded(tensor) and tensor.is_shared()
+
+
+def few(owners: Iterable[Owner]) -> bool:
+    """Whether the results of a step of these parameters take little memory."""
+    return sum(owner.info.param.numel() for owner in owners) <= HELD

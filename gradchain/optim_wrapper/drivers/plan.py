@@ -19,8 +19,8 @@ from gradchain.optim_wrapper.drivers.flat import moved
 from gradchain.optim_wrapper.drivers.flow import compute_dtype
 from gradchain.optim_wrapper.drivers.fused import Call, Fused
 from gradchain.optim_wrapper.drivers.graphs import Graph
-from gradchain.optim_wrapper.drivers.loop import Job, Row, few, loop
-from gradchain.optim_wrapper.drivers.memory import is_shared, overlapping
+from gradchain.optim_wrapper.drivers.loop import Job, Row, loop
+from gradchain.optim_wrapper.drivers.memory import few, is_shared, overlapping
 from gradchain.optim_wrapper.drivers.parts import Part, is_tiny, parted
 from gradchain.optim_wrapper.drivers.program import Split, split
 from gradchain.optim_wrapper.drivers.sharded import cut_alike, near
