@@ -28,7 +28,7 @@ from gradchain.optim_wrapper.calls import (
     settle,
 )
 from gradchain.optim_wrapper.checkpoint import LoadReport, load, sent
-from gradchain.optim_wrapper.checks import check, check_gradients, only_prepares
+from gradchain.optim_wrapper.checks import check, check_gradients, check_states, only_prepares
 from gradchain.optim_wrapper.common import taking_step
 from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row, check_flatten
 from gradchain.optim_wrapper.drivers.total import TOTAL, counts_total
@@ -145,6 +145,8 @@ class ChainOptimizer(Optimizer):
             check(self)
         else:
             check_gradients(self)
+            if not torch.compiler.is_compiling():
+                check_states(self)
         self._table.leave_other_chains(self)
         for label in self._solves:
             refuse_shards(self, label)

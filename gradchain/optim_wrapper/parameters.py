@@ -38,11 +38,13 @@ class Seen(NamedTuple):
     names: list[str] | None
     placeholders: frozenset[str]  # among the names
     label: str
+    shapes: list[torch.Size]  # of its parameters, where rules of masked() may look at them
 
     def is_still(self, group: Mapping[str, Any], label: str) -> bool:
         """Whether the group has the same parameters, names and label."""
         same = self.group is group and self.label == label and self.names == group.get("param_names")
-        return same and same_objects(group["params"], self.params)
+        same = same and same_objects(group["params"], self.params)
+        return same and (not self.shapes or [param.shape for param in group["params"]] == self.shapes)
 
 
 class ParameterTable:
@@ -86,7 +88,14 @@ class ParameterTable:
         self._bound.clear()
         self._live.clear()
         self._seen = [
-            Seen(group, list(group["params"]), _copied(group.get("param_names")), frozenset(group.get(PLACEHOLDERS, ())), label)
+            Seen(
+                group,
+                list(group["params"]),
+                _copied(group.get("param_names")),
+                frozenset(group.get(PLACEHOLDERS, ())),
+                label,
+                [param.shape for param in group["params"]] if self._binder.of(group).masked else [],
+            )
             for group, label in zip(groups, labels, strict=True)
         ]
 
