@@ -1,4 +1,4 @@
-"""What a class of links declares: checked when it is defined or, where fields are needed, with its first link."""
+"""Check the declarations of a class of links: when it is defined or, if they name fields, with its first link."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ def hashable(value: Any) -> Hashable:
 
 
 def _remedy(field: str, value: Any, hint: Any, like: Any) -> str:
-    """What to pass in place of a value that does not fit, ``like`` for example."""
+    """The remedy that an error names: which values fit, ``like`` for example."""
     bare, _ = _inner(hint)
     if isinstance(value, str):
         if get_origin(bare) is Literal:

@@ -1,4 +1,4 @@
-"""Which parameters of two or more dimensions are no hidden matrices, by the names that models give them.
+"""Recognize embeddings, heads and other matrices that are not hidden weights, by the names that models give them.
 
 Hidden matrices map hidden features to hidden features: attention, feed-forward layers, convolutions. The others are
 

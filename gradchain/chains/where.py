@@ -34,7 +34,7 @@ class Rule(ABC):
 
     @property
     def looks_at(self) -> str:
-        """What a rule goes by: "names", "shapes" or, for a function of the caller's, "unknown"."""
+        """The properties a rule decides by: "names", "shapes" or, for a function of the caller's, "unknown"."""
         return "unknown"
 
     def __invert__(self) -> Rule:

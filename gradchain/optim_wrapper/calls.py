@@ -1,4 +1,4 @@
-"""What concerns the call of ``step`` and not the chain: a second closure, several calls a step, steps not to be taken.
+"""Policies of the call of ``step``, not of the chain: a second closure, several calls a step, steps not to be taken.
 
 Drivers know nothing of it: they find the gradients in ``param.grad`` and write parameters and state as always.
 """
@@ -112,7 +112,7 @@ def _check_sums(optimizer: ChainOptimizer) -> None:
 def means(optimizer: ChainOptimizer) -> Generator[None]:
     """While it lasts, the parameters' gradients are the means over the calls; those of the last call come back after it.
 
-    Where the step raises, the sum of the calls before is as it was: the last call can be made again.
+    If the step raises, the sum of the calls before is unchanged: the last call can be made again.
     """
     calls = 1 + _seen(optimizer)
     delivered = [(param, param.grad) for group in optimizer.param_groups for param in group["params"]]

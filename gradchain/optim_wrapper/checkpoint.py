@@ -37,7 +37,7 @@ PUT_ASIDE = (
 
 
 class LoadReport(NamedTuple):
-    """What became of a saved state, by link: kept, dropped (saved, but no link of that name), fresh (started anew)."""
+    """The outcome of loading, by link: kept, dropped (saved, but no link of that name), fresh (started anew)."""
 
     kept: tuple[str, ...]
     dropped: tuple[str, ...]
@@ -139,7 +139,7 @@ def load(optimizer: ChainOptimizer, state_dict: Mapping[str, Any], strict: bool)
 
 
 class Findings(NamedTuple):
-    """What a LoadReport tells, while it is found: each thing once, in the order in which it is found."""
+    """Collects the entries of a LoadReport: each once, in the order of discovery."""
 
     kept: dict[str, None]
     dropped: dict[str, None]
@@ -150,7 +150,7 @@ class Findings(NamedTuple):
 def plan(
     optimizer: ChainOptimizer, saved: Mapping[str, Any], found: Matched
 ) -> tuple[LoadReport, dict[Tensor, dict[str, Tensor]], list[Any]]:
-    """What loading gives: report, state by parameter, groups; ChainError where it cannot work. Nothing changes."""
+    """Work out a load: report, state by parameter, groups; ChainError if it cannot work. Changes nothing."""
     told = Findings({}, {}, {}, {})
     evaluating = in_evaluation(saved["param_groups"])
     groups = [usable(optimizer, group, evaluating) for group in found.groups]
@@ -270,7 +270,7 @@ class Loading(NamedTuple):
 
 
 def _brought(old: dict[str, Any], label: str | None, optimizer: ChainOptimizer) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a parameter brings of its saved state, and what it leaves: all but its count of steps, with its chain.
+    """Split a parameter's saved state into entries it keeps and entries it leaves: all but its count of steps, with its chain.
 
     Where a partition has the label under which it was saved no more, the label may have been renamed: it brings everything.
     """

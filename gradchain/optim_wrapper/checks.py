@@ -92,7 +92,7 @@ def check_states(optimizer: ChainOptimizer) -> set[int]:
 
 
 def _problem(name: str, param: Tensor, state: dict[str, Any], wanted: Wanted) -> str:
-    """What keeps a state from fitting its parameter, or nothing."""
+    """The reason why a state does not fit its parameter, or an empty string."""
     remedy = "Delete its entry in optimizer.state to start afresh, or put a state of the new shape there."
     for key, (shape, floating) in {**wanted, "step": (torch.Size(), False)}.items():
         value = state.get(key)

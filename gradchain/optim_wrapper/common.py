@@ -25,7 +25,7 @@ State = Mapping[str, Tensor]
 
 @contextmanager
 def taking_step(optimizer: ChainOptimizer) -> Generator[None]:
-    """What concerns all parameters together: common numbers agree before a step, which is counted if nothing raises."""
+    """Bring numbers that all parameters share to one value before a step, and count the step if nothing raises."""
     agree(optimizer)
     with counting(optimizer):
         yield

@@ -231,12 +231,22 @@ class Theirs(World):
     def key(self, key):
         return self.case.keys.get(key)
 
+    def ready(self):
+        """Give states the form in which ours go on where torch's own classes raise.
+
+        Adagrad makes state with the optimizer only, RMSprop its buffer with the first step only.
+        """
+        for group in self.optimizer.param_groups:
+            for p in group["params"]:
+                own = self.optimizer.state[p]
+                if self.case.theirs is torch.optim.Adagrad and (not own or own["step"] == 0):
+                    own.update(step=torch.tensor(0.0), sum=torch.zeros_like(p))
+                if self.case.theirs is torch.optim.RMSprop and own and group["momentum"]:
+                    own.setdefault("momentum_buffer", torch.zeros_like(p))
+                if p.numel() == 1:  # ours holds one element for () and for (1,), so that either form goes on
+                    own.update({key: own[key].reshape(p.shape) for key in self.case.keys.values() if key in own})
+
     def step(self, step):
-        if self.case.theirs is torch.optim.Adagrad:  # it makes state when it is made, and for no parameter later
-            for i in self.present():
-                own = self.optimizer.state[self.params[i]]
-                if not own:
-                    own.update(step=torch.tensor(0.0), sum=torch.zeros_like(self.params[i]))
         self.optimizer.step()
 
 
