@@ -30,6 +30,14 @@ def with_gradient(optimizer: ChainOptimizer) -> Iterator[Tensor]:
         yield from (param for param in group["params"] if param.grad is not None)
 
 
+def evaluated(closure: Callable[[], Any] | None) -> Any:
+    """The loss that the closure returns, with gradients turned on."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
+
+
 def check_capture(optimizer: ChainOptimizer) -> None:
     """ChainError where a CUDA graph that is being captured would repeat this very step, and not go on from step to step."""
     if torch.compiler.is_compiling() or not torch.cuda.is_initialized() or not torch.cuda.is_current_stream_capturing():

@@ -204,6 +204,10 @@ class GroupKeys:
             return self.taken(group)
         return {key: fitting(key, *links[key], group[key]) for key in keys}
 
+    def watched(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        """The keys whose values the optimizer goes by."""
+        return self._watched[self._recipe.label_of(group)]
+
     def _now(self, group: dict[str, Any]) -> list[Any]:
         label = self._recipe.label_of(group)
         return [label, len(group), *map(group.get, self._watched[label])]

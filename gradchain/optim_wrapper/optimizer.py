@@ -21,6 +21,7 @@ from gradchain.optim_wrapper.calls import (
     check_capture,
     check_options,
     collect,
+    evaluated,
     gated,
     means,
     needed,
@@ -129,10 +130,9 @@ class ChainOptimizer(Optimizer):
             return self._step(closure if closure is None else in_callers_mode(closure))
 
     def _step(self, closure: Callable[[], Any] | None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
+        if self._drive.repeat(self):
+            return loss
         self.follow()
         self._keys.look(self)
         check_training(self)

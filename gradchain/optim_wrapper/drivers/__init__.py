@@ -55,6 +55,9 @@ class Driver(Protocol):
 
     def prepare(self, optimizer: ChainOptimizer) -> None: ...  # the state of all parameters that have a gradient, in its place
     def __call__(self, optimizer: ChainOptimizer) -> None: ...  # one step
+    def repeat(
+        self, optimizer: ChainOptimizer
+    ) -> bool: ...  # one step, if it is like the last; False, with nothing done, if not
 
 
 class Loop:
@@ -67,6 +70,9 @@ class Loop:
 
     def prepare(self, optimizer: ChainOptimizer) -> None:
         optimizer.rows()
+
+    def repeat(self, optimizer: ChainOptimizer) -> bool:
+        return False
 
     def __call__(self, optimizer: ChainOptimizer) -> None:
         jobs = [*optimizer.jobs(), *observers(optimizer)]

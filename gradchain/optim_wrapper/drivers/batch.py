@@ -26,6 +26,7 @@ from gradchain.optim_wrapper.shards import elements
 from gradchain.types import UNSET, ParamInfo, SharedTransform
 
 P = TypeVar("P", bound=Program)
+T = TypeVar("T")
 Links = tuple[BoundLink, ...]
 
 
@@ -118,13 +119,9 @@ class Batch:
         self.jobs: list[Job] | None = None  # where the parameters run one by one after all
 
     def measure(self, position: int) -> Sequence[tuple[ParamInfo, Tensor]]:
-        """What the shared link there wants to know of each parameter."""
+        """The measurement of each parameter for the shared link there; none where it does not meet in this step."""
         link = self.links[position]
-        active, refreshed = self.plan[link.label]
-        if position not in self.home.split.shared or not active:
-            return ()
-        transform = cast("SharedTransform[Any]", link.transform)
-        if not (refreshed or transform.every_step or transform.refresh_schedule is None):
+        if not self.measures(position):
             return ()
         try:
             measured = self.run(position)
@@ -132,6 +129,15 @@ class Batch:
             return [(job.info, job.measure(link)) for job in self.one_by_one(position)]
         rows = measured[0].clone().unbind() if self.home.stacked else measured  # it may lie in memory that all stacks share
         return list(zip(self.home.infos, rows, strict=True))
+
+    def measures(self, position: int) -> bool:
+        """Whether the link there is shared and meets in this step."""
+        link = self.links[position]
+        active, refreshed = self.plan[link.label]
+        if position not in self.home.split.shared or not active:
+            return False
+        transform = cast("SharedTransform[Any]", link.transform)
+        return refreshed or transform.every_step or transform.refresh_schedule is None
 
     def meet(self, position: int, answers: dict[int, Any]) -> None:
         """Hear what the shared link there says."""
@@ -216,21 +222,27 @@ class Batch:
         except ValueError as error:
             raise Untraceable from error
 
-    def traced(self, program: Program, given: list[Tensor], compile: bool) -> Graph | None:
+    def attempted(self, trace: Callable[[], T]) -> T | None:
+        """The result of tracing; None, with a warning, where the chain cannot be traced."""
         try:
-            ids, on_cpu = {id(number) for number in self.numbers}, given[0].device.type == "cpu"
-            numbers = [i for i, x in enumerate(given) if x.dim() == 0 and (x.device.type == "cpu" or id(x) in ids)]
-            common = [i for i in numbers if id(given[i]) in ids or not on_cpu]
-            graph = Graph(program, given, common, [i for i in numbers if i not in common], compile)
+            return trace()
         except Exception as error:  # whatever tracing may raise
+            shapes = dict.fromkeys(tuple(param.shape) for param in self.home.raw)
             warnings.warn(
-                f"parameters of shape {tuple(self.home.raw[0].shape)} run one by one: their chain cannot be traced "
+                f"parameters of shape {', '.join(map(str, shapes))} run one by one: their chain cannot be traced "
                 f"({type(error).__name__}: {str(error).partition(chr(10))[0]})",
                 RuntimeWarning,
                 stacklevel=2,
             )
             return None
-        if graph.failure is not None:
+
+    def traced(self, program: Program, given: list[Tensor], compile: bool) -> Graph | None:
+        ids, on_cpu = {id(number) for number in self.numbers}, given[0].device.type == "cpu"
+        numbers = [i for i, x in enumerate(given) if x.dim() == 0 and (x.device.type == "cpu" or id(x) in ids)]
+        common = [i for i in numbers if id(given[i]) in ids or not on_cpu]
+        own = [i for i in numbers if i not in common]
+        graph = self.attempted(lambda: Graph(program, given, common, own, compile))
+        if graph is not None and graph.failure is not None:
             if not self.step.failures:
                 text = f"{type(graph.failure).__name__}: {str(graph.failure).partition(chr(10))[0]}"
                 warnings.warn(f"a graph did not compile, and runs uncompiled ({text})", RuntimeWarning, stacklevel=2)

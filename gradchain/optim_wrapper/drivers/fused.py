@@ -157,6 +157,30 @@ class Fused(Members):
             device = self.raw[0].device
             self.fields = {key: _number(value, device) for one in present for key, value in _fields(one).items()}
 
+    def is_direct(self) -> bool:
+        return True
+
+    def repeats(self) -> bool:
+        """Whether the kernel takes the gradients as they are."""
+        grads = [info.param.grad for info in self.infos]
+        there = [grad for grad in grads if grad is not None]
+        fit = not self.stacked and len(there) == len(grads) == len(self.steps) and self.agrees() and self.count > 0
+        return fit and fits_kernel(self, there)
+
+    def keep(self, lr: float) -> None:
+        """Take the numbers of the coming steps."""
+        self.number = torch.zeros((), dtype=torch.float32)
+        self.numbers = [self.number] * len(self.raw)
+
+    def repeat(self, grads: Sequence[Tensor | None]) -> None:
+        """Take a step like the last one, with gradients by place."""
+        mine: list[Any] = [grads[place] for place in self.places]
+        for i in self.scalars:
+            mine[i] = elements(mine[i])
+        self.number.fill_(self.count + 1)
+        self.kernel.run(self.vectors, mine, self.taken, self.numbers, False, dict(self.fields))
+        self.advance()
+
     def agrees(self) -> bool:
         """Whether the kernel means what the chain means in the coming step, and where it is repeated."""
         others = [value for key, value in self.fields.items() if key != "lr"]
@@ -176,6 +200,17 @@ class Fused(Members):
         chosen = {name: [getattr(self, name)[i] for i in present] for name in ("infos", "states")}
         part = replace(self, **chosen, stacked=False)
         return Call(part, there, lr, step)
+
+
+def _is_odd(grad: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a gradient cannot be given to a kernel, or would be marked as written."""
+    return type(grad) is not Tensor or grad.dtype != dtype or grad.requires_grad
+
+
+def fits_kernel(home: Fused, grads: Sequence[Tensor]) -> bool:
+    """Whether a kernel can take all gradients as they are."""
+    dtype = home.raw[0].dtype
+    return not any(_is_odd(grad, dtype) for grad in grads) and list(map(Tensor.stride, grads)) == home.strides
 
 
 class Call:
@@ -199,9 +234,9 @@ class Call:
             if home.buffer is None:
                 torch.stack(home.raw, out=home.param)
             return [torch.stack(self.grads, out=home.gathered)]
-        odd = [type(grad) is not Tensor or grad.dtype != dtype or grad.requires_grad for grad in self.grads]
-        if not any(odd) and list(map(Tensor.stride, self.grads)) == home.strides:
+        if fits_kernel(home, self.grads):
             return self.grads
+        odd = [_is_odd(grad, dtype) for grad in self.grads]
         rows = zip(home.raw, self.grads, odd, strict=True)
         return [torch.empty_like(p).copy_(g) if bad or g.stride() != p.stride() else g for p, g, bad in rows]
 
@@ -234,3 +269,4 @@ class Call:
             else:
                 torch._foreach_add_([state["step"] for state in home.states], 1)  # pyright: ignore
         home.count += 1
+        home.expected.copy_(home.steps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gradchain.optim_wrapper.drivers.bundles import BUNDLE
 from gradchain.optim_wrapper.drivers.fused import Kernel, kernel_of
 from gradchain.optim_wrapper.drivers.loop import Row
+from gradchain.optim_wrapper.drivers.program import split
 from gradchain.optim_wrapper.drivers.sharded import asks_nothing, cut, cut_alike, near
 from gradchain.optim_wrapper.drivers.tiles import rows_of_tile
 from gradchain.optim_wrapper.layouts import is_sharded
@@ -32,6 +33,7 @@ class Part(NamedTuple):
     rows: list[Row]
     kernel: Kernel | None  # which makes the whole step
     stacked: bool  # small ones of one shape, with one state; otherwise a list for a kernel, large ones, or one alone
+    flat: bool = False  # small ones of any shapes, in one buffer
 
 
 def parted(
@@ -39,7 +41,7 @@ def parted(
 ) -> tuple[list[Part], list[Row]]:
     """The parts, and what runs one by one. common: what those that run together must have in common, beside their shapes."""
     odd: list[Row] = []
-    alike: dict[tuple[Kernel | None, Hashable, Hashable], list[Row]] = {}
+    alike: dict[tuple[Kernel | None, Hashable, tuple[Any, ...]], list[Row]] = {}
     asked: dict[Hashable, bool] = {}
     for row in rows:
         ordinary = _ordinary(row)
@@ -50,13 +52,19 @@ def parted(
             odd.append(row)
     parts: list[Part] = []
     lists: dict[tuple[Kernel, Hashable], list[Row]] = {}
-    for (kernel, shared, _), kind in alike.items():
+    small: dict[Hashable, list[Row]] = {}
+    for (kernel, shared, form), kind in alike.items():
+        if kernel is None and not compile and not flatten and _small(kind[0]) and _counts_on_host(kind[0]):
+            dtypes = tuple((key, dtype) for key, _, dtype in form[-1])
+            small.setdefault((shared, dtypes), []).extend(kind)
+            continue
         stacks = (flatten and _small(kind[0])) or (is_tiny(kind[0]) and len(kind) >= MANY)
         if kernel is not None and not stacks:
             lists.setdefault((kernel, shared), []).extend(kind)
         else:
             parts += [Part(batch, kernel, _small(kind[0]) and len(batch) > 1) for batch in _batches(kind, compile)]
     parts += [Part(sorted(kind, key=lambda row: row.info.place), kernel, False) for (kernel, _), kind in lists.items()]
+    parts += [Part(batch, None, False, flat=True) for kind in small.values() for batch in _buckets(kind)]
     if not compile:
         odd += [part.rows[0] for part in parts if not _kept(part)]
         parts = list(filter(_kept, parts))
@@ -65,7 +73,7 @@ def parted(
 
 def _kept(part: Part) -> bool:
     """Whether a part that is not compiled runs as such."""
-    return bool(part.stacked or part.kernel or _traced(part.rows[0].info.param))
+    return bool(part.stacked or part.flat or part.kernel or _traced(part.rows[0].info.param))
 
 
 def _is_local(row: Row, compile: bool, known: dict[Hashable, bool]) -> bool:
@@ -108,8 +116,8 @@ def _graph_is_faster(param: Tensor) -> bool:
     return param.is_cuda and local(param).numel() > LISTED
 
 
-def _form(row: Row) -> Hashable:
-    """What the parameters of one graph have in common."""
+def _form(row: Row) -> tuple[Any, ...]:
+    """The shapes, strides and dtypes that the parameters of one graph have in common."""
     state = [(key, value.shape, value.dtype) for key, value in row.state.items() if not counts(key)]
     return (row.info.param.shape, row.info.param.stride(), cut(row.info.param), tuple(state))
 
@@ -122,6 +130,25 @@ def _batches(kind: list[Row], compile: bool) -> list[list[Row]]:
     most = max(1, stack // param.numel() if small else bundle)
     size = most if small else -(-len(kind) // -(-len(kind) // most))  # bundles of one size have one graph
     return [kind[i : i + size] for i in range(0, len(kind), size)]
+
+
+def _buckets(kind: list[Row]) -> list[list[Row]]:
+    """Small parameters of any shapes, one shape after the other, with few enough elements for the cache."""
+    found: list[list[Row]] = [[]]
+    size = 0
+    for row in sorted(kind, key=lambda row: (row.info.param.dim(), row.info.param.shape, row.info.place)):
+        size += row.info.param.numel()
+        if size > STACK and found[-1]:
+            found.append([])
+            size = row.info.param.numel()
+        found[-1].append(row)
+    return found
+
+
+def _counts_on_host(row: Row) -> bool:
+    """Whether the numbers of a step are Python's to work with: hyperparameters and counts are not on a GPU."""
+    numbers = [row.lr, row.state["step"], *split(row.links)[1]]
+    return row.info.param.device.type == "cpu" and all(x.dim() == 0 and x.device.type == "cpu" for x in numbers)
 
 
 def _traced(param: Tensor) -> bool:

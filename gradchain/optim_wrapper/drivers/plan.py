@@ -7,7 +7,7 @@ state is a row. It is made anew when parameters, states or step counts are no lo
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,10 +24,14 @@ from gradchain.optim_wrapper.drivers.memory import few, is_shared, overlapping
 from gradchain.optim_wrapper.drivers.parts import Part, is_tiny, parted
 from gradchain.optim_wrapper.drivers.program import Split, split
 from gradchain.optim_wrapper.drivers.sharded import cut_alike, near
+from gradchain.optim_wrapper.drivers.states import Kept, flat_state, stacked_state
 from gradchain.optim_wrapper.drivers.step import Step
 from gradchain.optim_wrapper.drivers.tiles import TiledHome, left_whole, rows_of_tile
 from gradchain.optim_wrapper.drivers.total import observers, total
 from gradchain.optim_wrapper.drivers.watch import Watch, watched
+from gradchain.optim_wrapper.execution.bucket import FlatBucket
+from gradchain.optim_wrapper.execution.memory import Scratch
+from gradchain.optim_wrapper.execution.ready import Ready, ready
 from gradchain.optim_wrapper.hyperparameters import has_tensor, scalar
 from gradchain.optim_wrapper.layouts import is_sharded
 from gradchain.optim_wrapper.numbers import counts
@@ -35,6 +39,9 @@ from gradchain.optim_wrapper.shards import local
 
 if TYPE_CHECKING:
     from gradchain.optim_wrapper.optimizer import ChainOptimizer
+
+
+AnyHome = Home | Fused | FlatBucket
 
 
 class Planned:
@@ -49,6 +56,7 @@ class Planned:
         self.graphs: dict[Hashable, Graph | None] = {}
         self.failures: list[Exception] = []
         self.asked: dict[Hashable, Any] = {}
+        self.ready: Ready | None = None
 
     def prepare(self, optimizer: ChainOptimizer) -> None:
         optimizer.rows()
@@ -64,7 +72,13 @@ class Planned:
         grads = [param.grad for param in params]
         plan = self._plan(optimizer, params, grads)
         step = Step(self.graphs, plan.compile, self.failures, self.asked, first=plan.new, total=total(optimizer))
+        again = not plan.new
         plan.run(optimizer, grads, step)
+        self.ready = ready(optimizer, self, plan) if again else None
+
+    def repeat(self, optimizer: ChainOptimizer) -> bool:
+        """Take a step like the last one; False, with nothing done, where it is not like that."""
+        return self.ready is not None and not _loops() and self.ready.take(optimizer)
 
     def _plan(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> Plan:
         if self.plan is None or self.watch is None or not self.plan.fits(optimizer, params, grads):
@@ -90,13 +104,6 @@ def _params(optimizer: ChainOptimizer) -> list[Tensor]:
     return [param for group in optimizer.param_groups for param in group["params"]]
 
 
-class Kept(NamedTuple):
-    """What a plan leaves to the next, which uses it again where it fits."""
-
-    stacks: dict[tuple[int, ...], Tensor]  # of states, by the ids of their rows
-    buffers: list[Tensor]  # of which parameters are rows, with ``flatten``
-
-
 class Plan:
     """Which parameters run together, and where their state is."""
 
@@ -116,8 +123,9 @@ class Plan:
         self.odd += alone
         self.scratch = _scratch([part.rows for part in parts if part.stacked])
         self.kept = Kept({}, list(earlier.buffers))
-        self.homes: list[Home | Fused] = []
+        self.homes: list[AnyHome] = []
         self.splits: dict[int, Split] = {}  # of links by their ids, which are kept
+        self.memory = Scratch()
         everything = _params(optimizer)
         for part in parts:
             buffer = (
@@ -130,26 +138,26 @@ class Plan:
         self.sharded = [info.place for info in members if is_sharded(info.param)]
         used = {param.untyped_storage().data_ptr() for param in _params(optimizer)} if self.kept.buffers else set[int]()
         self.kept.buffers[:] = [one for one in self.kept.buffers if one.untyped_storage().data_ptr() in used]
-        self.version = self._counted()
+        self.version = self.counted()
         self.idle = optimizer.binder.idle(optimizer.param_groups)
         self.groups = optimizer.groups_version
 
     def fits(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> bool:
         """Whether the plan still holds for the same tensors, which a ``Watch`` sees to."""
         return (
-            self._counted() == self.version
+            self.counted() == self.version
             and optimizer.groups_version == self.groups
             and optimizer.binder.idle(optimizer.param_groups) == self.idle
             and all(cut_alike(grads[i], params[i]) for i in self.sharded)
-            and all(self._merged(optimizer, home) and _counts(optimizer, home) for home in self.homes)
+            and all(self.merged(optimizer, home) and _counts(optimizer, home) for home in self.homes)
             and all(map(_has_its_count, self.homes))
         )
 
-    def _counted(self) -> int:
+    def counted(self) -> int:
         """How often step counts have been written."""
         return sum(home.steps._version for home in self.homes)
 
-    def _merged(self, optimizer: ChainOptimizer, home: Home | Fused) -> bool:
+    def merged(self, optimizer: ChainOptimizer, home: AnyHome) -> bool:
         """Whether the groups that run together still have the same values."""
         first, *others = home.groups
         return not others or all(optimizer.values(g) == optimizer.values(first) for g in others)
@@ -167,10 +175,15 @@ class Plan:
     def _house(self, part: Part, buffer: Tensor | None, earlier: Kept) -> None:
         """Give parameters their home: the rows of a stack become their state."""
         common, first = self._common(part.rows, earlier), part.rows[0]
+        if part.flat:
+            since = {key: float(value) for key, value in first.state.items() if counts(key) and key != "step"}
+            states = {key: flat_state(part.rows, key, earlier, self.kept) for key in first.state if not counts(key)}
+            self.homes.append(FlatBucket(**common, buffers=states, since=since, scratch=self.memory))
+            return
         stacked = part.stacked and (part.kernel is None or buffer is not None or is_tiny(first))
         state: dict[str, Tensor] = {}
         for key in [key for key in first.state if not counts(key)] if stacked or part.kernel is None else ():
-            state[key] = self._stacked(part.rows, key, earlier) if stacked else local(first.state[key])
+            state[key] = stacked_state(part.rows, key, earlier, self.kept) if stacked else local(first.state[key])
         scratch = self.scratch[_scratch_of(first)] if stacked else ()
         if buffer is not None and all(buffer is not one for one in self.kept.buffers):
             self.kept.buffers.append(buffer)
@@ -186,16 +199,6 @@ class Plan:
             kind = BundledHome if len(part.rows) > 1 and not stacked else kind
             self.homes.append(kind(**common, state=state, since=since, scratch=scratch, buffer=buffer))
 
-    def _stacked(self, rows: list[Row], key: str, earlier: Kept) -> Tensor:
-        """The state of all rows in one tensor, whose rows become theirs."""
-        stack = earlier.stacks.get(tuple(id(row.state[key]) for row in rows))
-        if stack is None or not _are_rows(stack, [row.state[key] for row in rows]):
-            stack = torch.stack([row.state[key] for row in rows])
-            for row, tensor in zip(rows, stack.unbind(), strict=True):
-                row.state[key] = tensor
-        self.kept.stacks[tuple(id(row.state[key]) for row in rows)] = stack
-        return stack
-
     def _common(self, batch: list[Row], earlier: Kept) -> dict[str, Any]:
         """What homes of all kinds know of their parameters, whose step counts become parts of one tensor."""
         first = batch[0]
@@ -207,7 +210,7 @@ class Plan:
             "used": first.used,
             "states": [row.state for row in batch],
             "count": float(first.state["step"]),
-            "steps": self._stacked(batch, "step", earlier),
+            "steps": stacked_state(batch, "step", earlier, self.kept),
         }
 
     def run(self, optimizer: ChainOptimizer, grads: list[Tensor | None], step: Step) -> None:
@@ -225,7 +228,7 @@ class Plan:
                 if absent.issuperset(home.places):
                     continue
                 parted = True
-                if isinstance(home, Home):
+                if not isinstance(home, Fused):
                     places += home.places
                     continue
             links = optimizer.links_at(*home.at)
@@ -240,24 +243,18 @@ class Plan:
             loop(jobs, batches, self.in_turn, hold)
             self.new = False
         finally:
-            self.version = -1 if parted else self._counted()
+            self.version = -1 if parted else self.counted()
 
 
-def _counts(optimizer: ChainOptimizer, home: Home | Fused) -> bool:
+def _counts(optimizer: ChainOptimizer, home: AnyHome) -> bool:
     """Whether steps are counted where the learning rate is."""
     lr = optimizer.param_groups[home.at[0]]["lr"]
     return home.steps.device == (lr.device if isinstance(lr, Tensor) else torch.device("cpu"))
 
 
-def _has_its_count(home: Home | Fused) -> bool:
+def _has_its_count(home: AnyHome) -> bool:
     """Whether the counts in the states are what the home goes by; a write through ``.data`` marks no version."""
     return home.steps.is_cuda or bool((home.steps == home.count).all())
-
-
-def _are_rows(stack: Tensor, tensors: Sequence[Tensor]) -> bool:
-    """Whether these tensors still are the rows of the stack: users may have put other memory behind them."""
-    places = [(row.data_ptr(), row.shape, row.stride()) for row in stack.unbind()]
-    return places == [(tensor.data_ptr(), tensor.shape, tensor.stride()) for tensor in tensors]
 
 
 def _scratch_of(row: Row) -> Hashable:

@@ -10,6 +10,7 @@ import copy
 import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -65,6 +66,12 @@ class Split:
         self.shared = [i for i, kind in enumerate(kinds) if isinstance(kind, SharedTransform)]  # positions
         self.timed = any(kind.window != (1, None) or kind.refresh_schedule is not None for kind in kinds)
         self.always = {link.label: (True, False) for link in links}  # the plan of what is not timed
+        self.on_host = all(number.dim() == 0 and number.device.type == "cpu" for number in self.numbers)
+
+    @cached_property
+    def floats(self) -> list[float]:
+        """The numbers as Python's."""
+        return [float(number) for number in self.numbers]
 
 
 def filled(value: V, numbers: Iterator[Tensor]) -> V:

@@ -31,6 +31,13 @@ class Members:
     def __post_init__(self) -> None:
         self.raw = [local(info.param.detach()) for info in self.infos]
         self.places = [info.place for info in self.infos]
+        self.expected = self.steps.clone()  # counts as the last step left them
+
+    def advance(self) -> None:
+        """Count a step."""
+        self.steps.add_(1)
+        self.expected.add_(1)
+        self.count += 1
 
 
 @dataclass
