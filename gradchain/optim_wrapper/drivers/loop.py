@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from gradchain.optim_wrapper.collectives import answer
 from gradchain.optim_wrapper.drivers.flow import Flow, choose, compute_dtype, plan_of, start
+from gradchain.optim_wrapper.drivers.memory import unaliased
 from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.layouts import WHOLE, Asker, Sharded, Unanswered
 from gradchain.optim_wrapper.shards import aligned, cut_like, elements, layout_of, local, view_of
@@ -138,11 +139,17 @@ class Job(Flow):
             self.carry = self.carry._replace(param=now)
         return super().result()
 
+    def write_states(self) -> None:
+        """Store the new values of the states."""
+        names = [name for name, value in self.fresh.items() if value is not self.state[name]]
+        old = [local(self.state[name]) for name in names]
+        new = [self.part(self.fresh[name], self.state[name]) for name in names]
+        for state, value in zip(old, unaliased(new, old), strict=True):
+            state.copy_(value)
+
     def write(self) -> None:
         """Subtract the update and store the state; nothing was written before."""
-        for name, value in self.fresh.items():  # before the parameter, which a state may still look at
-            if value is not self.state[name]:
-                local(self.state[name]).copy_(self.part(value, self.state[name]))
+        self.write_states()  # before the parameter, which a state may still look at
         param = self.info.param.detach()
         elements(local(param)).copy_(self.part(self.result(), param))
         self.state["step"].add_(1)
@@ -173,9 +180,7 @@ class Observer(Job):
 
     @override
     def write(self) -> None:
-        for name, value in self.fresh.items():
-            if value is not self.state[name]:
-                local(self.state[name]).copy_(self.part(value, self.state[name]))
+        self.write_states()
         self.fresh.clear()
 
 

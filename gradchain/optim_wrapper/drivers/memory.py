@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -61,6 +61,17 @@ def _range(tensor: Tensor) -> tuple[torch.device, int, int] | None:
         return None
     last = sum((size - 1) * abs(stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.device, start, start + int(last + 1) * tensor.element_size()
+
+
+def unaliased(values: Sequence[Tensor], written: Sequence[Tensor]) -> list[Tensor]:
+    """New values of states, cloned if they view the memory of a state that is about to be written.
+
+    A link may return the old value of one state as the new value of another, or a transposed view of it.
+    """
+    if torch.compiler.is_compiling():  # a graph has no storages to compare, and the compiler leaves out what is not needed
+        return [value.clone() for value in values]
+    storages = {tensor.untyped_storage()._cdata for tensor in written}
+    return [value.clone() if value.untyped_storage()._cdata in storages else value for value in values]
 
 
 def is_shared(param: Tensor, state: Mapping[str, Tensor]) -> bool:

@@ -78,7 +78,7 @@ class Planned:
 
     def repeat(self, optimizer: ChainOptimizer) -> bool:
         """Take a step like the last one; False, with nothing done, where it is not like that."""
-        return self.ready is not None and not _loops() and self.ready.take(optimizer)
+        return self.ready is not None and not _loops() and self.ready.take(optimizer, self)
 
     def _plan(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> Plan:
         if self.plan is None or self.watch is None or not self.plan.fits(optimizer, params, grads):

@@ -19,6 +19,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from gradchain._fields import hashable
 from gradchain.optim_wrapper.drivers.flow import Flow, compute_dtype, start
+from gradchain.optim_wrapper.drivers.memory import unaliased
 from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.layouts import WHOLE
 from gradchain.optim_wrapper.numbers import on_device
@@ -162,7 +163,8 @@ class Program:
         made = act(param, grad, state, values[3], leaves)
         if self.until is not None:
             return made
-        for i, value in zip(changed, made[1:], strict=True):  # before the parameter, which a state may still look at
+        new = unaliased(made[1:], [state[i] for i in changed])
+        for i, value in zip(changed, new, strict=True):  # before the parameter, which a state may still look at
             state[i].copy_(value)
         param.copy_(made[0])
         return ()

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from gradchain.optim_wrapper.drivers.batch import Batch, Home, Untraceable, leaves
 from gradchain.optim_wrapper.drivers.graphs import TRACING, Graph
+from gradchain.optim_wrapper.drivers.memory import unaliased
 from gradchain.optim_wrapper.drivers.program import Answer, Program, Split
 from gradchain.optim_wrapper.drivers.step import Step
 from gradchain.optim_wrapper.layouts import Border, Pieces, Sum, Unanswered, Work
@@ -79,7 +80,7 @@ class TileProgram(Program):
         self.question = None
         if self.until is not None:
             return made
-        new = dict(zip(changed, made[1:], strict=True))
+        new = dict(zip(changed, unaliased(made[1:], [state[i] for i in changed]), strict=True))
         for i, value in new.items():
             if self.cut[i]:
                 state[i].copy_(value)

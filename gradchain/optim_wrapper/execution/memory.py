@@ -52,7 +52,7 @@ def bound(code: Code, runs: Sequence[Run], buffers: dict[str, Tensor]) -> Callab
     for name, names in code.lists.items():
         scope[name] = [scope[one] for one in names]
     exec(code.body, scope)
-    return scope["run"]
+    return scope.pop("run")  # left in its own globals, it would be in a cycle with the state
 
 
 def view(buffer: Any, form: str, run: int, runs: Sequence[Run], kind: Kind) -> Tensor:

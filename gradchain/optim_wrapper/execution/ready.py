@@ -51,15 +51,15 @@ class Ready:
     """The last step of an optimizer, to be taken again."""
 
     def __init__(self, optimizer: ChainOptimizer, drive: Planned, plan: Plan) -> None:
-        self.drive, self.plan, self.watch = drive, plan, drive.watch
+        self.plan, self.watch = plan, drive.watch  # but not the driver, which would be a cycle
         self.groups = [_seen(optimizer, group) for group in optimizer.param_groups]
         self.homes: list[FlatBucket | Fused] = [home for home in plan.homes if isinstance(home, FlatBucket | Fused)]
         self.direct = all(home.is_direct() for home in self.homes)
 
-    def take(self, optimizer: ChainOptimizer) -> bool:
+    def take(self, optimizer: ChainOptimizer, drive: Planned) -> bool:
         """Take the step; False, with nothing done, where something differs."""
         watch, groups = self.watch, optimizer.param_groups
-        if watch is None or watch is not self.drive.watch or len(groups) != len(self.groups):
+        if watch is None or watch is not drive.watch or len(groups) != len(self.groups):
             return False
         changed = False
         for seen, group in zip(self.groups, groups, strict=True):
@@ -78,7 +78,7 @@ class Ready:
             for home in self.homes:
                 home.repeat(grads)
             return True
-        step = Step(self.drive.graphs, self.plan.compile, self.drive.failures, self.drive.asked, first=True)
+        step = Step(drive.graphs, self.plan.compile, drive.failures, drive.asked, first=True)
         loop([], [home.batch(grads, scalar(groups[home.at[0]]["lr"]), step) for home in self.homes])
         self.plan.version = self.plan.counted()
         return True

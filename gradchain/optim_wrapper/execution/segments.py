@@ -46,7 +46,7 @@ def compiled_segment(values: Values, segment: Segment, run: int, count: int) -> 
     for i in segment.members:
         node = trace.nodes[i]
         known[i] = graph.node_copy(node, lambda one: known[values.root(values.place[one])])
-    graph.output(tuple(known[i] for i in segment.results))
+    graph.output(tuple(_in_own_memory(graph, known[i]) for i in segment.results))
     module = fx.GraphModule(root, graph)
     if count > 1:
         module = make_fx(torch.func.vmap(module, in_dims=tuple(dims)), tracing_mode="fake", _allow_non_fake_inputs=True)(
@@ -54,6 +54,13 @@ def compiled_segment(values: Values, segment: Segment, run: int, count: int) -> 
         )
         module.graph.eliminate_dead_code()
     return _shorter(module).forward
+
+
+def _in_own_memory(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """A result that is not a view of a buffer, which may be written while the result is still needed."""
+    schema = getattr(node.target, "_schema", None)
+    fresh = schema is not None and not any(one.alias_info is not None for one in schema.returns)
+    return node if fresh else graph.call_function(torch.ops.aten.clone.default, (node,))
 
 
 def given(values: Values, segment: Segment) -> list[int]:
