@@ -269,6 +269,11 @@ BINARY = {"add": "Tensor", "sub": "Tensor", "mul": "Tensor", "div": "Tensor", "p
 BINARY |= {"minimum": "default"} | dict.fromkeys(("lt", "le", "eq", "ne", "gt", "ge"), "Tensor")
 
 
+def test_shapes_with_functions_of_their_own_are_measured_before_the_next_one_runs():
+    """All functions of a bucket use the same memory; a Laplacian needs one for each number of dimensions."""
+    agree(chain(t.Moments(), t.Laplacian(c2=0.2, min_spatial_size=1), t.Normalize(), t.LearningRate(lr=0.1), t.GlobalSpeedLimit()))
+
+
 class TestNumbersOfTheHost:
     @pytest.mark.parametrize("name", UNARY)
     def test_a_function_gives_torch_s_result(self, name):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,7 +139,8 @@ class FlatStep(Batch):
     def write(self) -> None:
         home = self.home
         try:
-            self._execute(None)
+            for _ in self._execute(None):
+                pass
         except Untraceable:
             self.one_by_one(len(self.links))
         else:
@@ -148,18 +149,16 @@ class FlatStep(Batch):
         home.count += 1
         home.expected.copy_(home.steps)
 
-    def _execute(self, until: int | None) -> list[tuple[Bound, Any]]:
-        """Run the functions, and give what they return; Untraceable where there are none."""
+    def _execute(self, until: int | None) -> Iterator[tuple[Bound, Any]]:
+        """Run the functions one after the other, in the same memory; Untraceable where there are none."""
         if self.jobs is not None:
             raise Untraceable
         request = self._request(until)
         functions = self._functions(request)
         self.home.gather(self.grads)
-        done: list[tuple[Bound, Any]] = []
         for one in functions:
             common, shaped = self._given(list(request.heard.values()), one) if request.heard else ((), ())
-            done.append((one, one.function(self.host, common, shaped)))
-        return done
+            yield one, one.function(self.host, common, shaped)
 
     def _request(self, until: int | None) -> Request:
         """Untraceable where the results of shared links have no common form."""
