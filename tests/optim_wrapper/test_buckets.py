@@ -271,7 +271,8 @@ BINARY |= {"minimum": "default"} | dict.fromkeys(("lt", "le", "eq", "ne", "gt", 
 
 def test_shapes_with_functions_of_their_own_are_measured_before_the_next_one_runs():
     """All functions of a bucket use the same memory; a Laplacian needs one for each number of dimensions."""
-    agree(chain(t.Moments(), t.Laplacian(c2=0.2, min_spatial_size=1), t.Normalize(), t.LearningRate(lr=0.1), t.GlobalSpeedLimit()))
+    limits = [t.LearningRate(lr=0.1), t.GlobalSpeedLimit(speed_limit=0.1)]
+    agree(chain(t.Moments(), t.Laplacian(c2=0.2, min_spatial_size=1), t.Normalize(), *limits))
 
 
 class TestNumbersOfTheHost:
