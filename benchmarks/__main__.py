@@ -36,7 +36,7 @@ def _plan(options: argparse.Namespace) -> list[tuple[str, Shapes, dict[str, Make
     peers = peers if options.device == "cpu" else contestants.captured() | peers
     plan: list[tuple[str, Shapes, dict[str, Make]]] = []
     if options.quick:
-        plan = [(name, shapes, contestants.own(("stacked", "compiled")) | peers) for name, shapes in QUICK.items()]
+        plan = [(name, shapes, contestants.own(("eager", "compiled")) | peers) for name, shapes in QUICK.items()]
     else:
         workloads = WORKLOADS if options.device == "cpu" else WORKLOADS | LARGE
         for name, shapes in workloads.items():

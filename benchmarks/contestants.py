@@ -67,14 +67,14 @@ def _torchzero(params: list[Tensor]) -> Any:
     return tz.Optimizer(params, tz.m.Adam(), tz.m.WeightDecay(0.01), tz.m.LR(LR))
 
 
-def own(drivers: tuple[str, ...] = ("loop", "stacked", "compiled")) -> dict[str, Make]:
+def own(drivers: tuple[str, ...] = ("reference", "eager", "compiled")) -> dict[str, Make]:
     return {f"{name}, {driver}": partial(ours, make, driver) for name, make in CHAINS.items() for driver in drivers}
 
 
 def flattened() -> dict[str, Make]:
     made: dict[str, Make] = {}
     for name, make in CHAINS.items():
-        driver = "stacked" if name == "adamw" else "compiled"  # a fused kernel either way
+        driver = "eager" if name == "adamw" else "compiled"  # a fused kernel either way
         made[f"{name}, {driver}, flatten"] = partial(ours, make, driver, flatten=True)
     return made
 
@@ -100,7 +100,7 @@ def captured() -> dict[str, Make]:
     return {f"{name}, compiled, CUDA graph": partial(Captured, make) for name, make in CHAINS.items()}
 
 
-def relational(drivers: tuple[str, ...] = ("loop", "compiled")) -> dict[str, Make]:
+def relational(drivers: tuple[str, ...] = ("reference", "compiled")) -> dict[str, Make]:
     return {f"relational_gradient, {driver}": partial(ours, presets.relational_gradient, driver) for driver in drivers}
 
 

@@ -14,7 +14,7 @@ import torch
 from benchmarks.contestants import PACKAGES
 from benchmarks.measure import Result
 
-OURS = ("loop", "stacked", "compiled", "compiled, CUDA graph")  # drivers, at the end of a contestant's name
+OURS = ("reference", "eager", "compiled", "compiled, CUDA graph")  # drivers, at the end of a contestant's name
 
 
 def _processor() -> str:

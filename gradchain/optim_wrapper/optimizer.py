@@ -52,12 +52,12 @@ class ChainOptimizer(Optimizer):
 
     params: tensors, ``named_parameters()`` or group dicts, as for any torch optimizer; a group may set its own value for
     each hyperparameter of the chain. Names are also found where trainers leave them, see ``optim_wrapper.names``.
-    chain: a Chain, or a Partition, for which groups are split by label. driver: how chains are executed, ``"loop"``,
-    ``"stacked"``, ``"compiled"``, or ``"auto"``, compiled on a GPU and stacked elsewhere; see ``optim_wrapper.drivers``.
+    chain: a Chain, or a Partition, for which groups are split by label. driver: how chains are executed, ``"reference"``,
+    ``"eager"``, ``"compiled"``, or ``"auto"``, compiled on a GPU and eager elsewhere; see ``optim_wrapper.drivers``.
     accumulate: calls of ``step`` that make one step, with the mean of their gradients. finite_gate: leave parameters and state
     alone in a step in which any gradient is not finite, without reading it; without the gate, NaN in a gradient stays in that
     parameter and its state, unless a link looks at several parameters at once (a SharedTransform). flatten: make small
-    parameters of one shape views of one buffer, see ``drivers.flat``. maximize: go uphill, in all groups that do not set
+    parameters views of one buffer, see ``drivers.flat``. maximize: go uphill, in all groups that do not set
     ``"maximize"`` themselves; the chain sees the negated gradient. hyperparameters: override the chain's for all groups.
     Raises ChainError for an unknown or unfit hyperparameter. A chain without a learning rate gets ``LearningRate(lr=1.0)`` at
     its end.

@@ -51,7 +51,7 @@ def test_without_all_that_can_go_it_is_gradient_descent_bit_for_bit(preset):
             bare = bare.without(*removable[-2:])
     assert set(bare.names) <= {"signal", "apply_scale", "learning_rate"}
     steps = [lambda shape, i=i: torch.sin(torch.arange(shape.numel()) + i).reshape(shape) for i in range(4)]
-    for ours, plain in zip(*(train(recipe, steps, driver="loop") for recipe in (bare, presets.sgd(lr=1e-3))), strict=True):
+    for ours, plain in zip(*(train(recipe, steps, driver="reference") for recipe in (bare, presets.sgd(lr=1e-3))), strict=True):
         assert torch.equal(ours, plain)
 
 
@@ -113,7 +113,7 @@ def test_forms_and_settings_are_those_of_the_readme():
 def test_every_switch_of_a_form_can_be_set_otherwise():
     assert "edge_suppression" not in presets.cameamp_lora(edge_suppression=False).names
     assert "rank_penalty" in presets.cameamp_full_finetune(lora_rank_penalty=True).names
-    optimizer = CameAMPLora([torch.nn.Parameter(torch.ones(2, 2))], edge_suppression=False, driver="loop")
+    optimizer = CameAMPLora([torch.nn.Parameter(torch.ones(2, 2))], edge_suppression=False, driver="reference")
     assert "edge_suppression" not in optimizer.chain.names
 
 

@@ -82,7 +82,7 @@ def test_a_mixture_of_features_is_what_the_program_does(preset, seed):
     arrays = [0.5 * random.standard_normal(shape) for shape in SHAPES]
     params = [torch.nn.Parameter(torch.tensor(w)) for w in arrays]
     memories: list[dict] = [{} for _ in SHAPES]
-    optimizer = preset(**settings).optimizer(params, driver="loop")
+    optimizer = preset(**settings).optimizer(params, driver="reference")
     for t in range(STEPS):
         lr = settings["lr"] * ((1.0, 2.0, 0.5, 0.05)[min(3, t // 6)] if follows(preset, seed) else 1)
         optimizer.param_groups[0]["lr"] = lr

@@ -27,7 +27,7 @@ OFF = dict.fromkeys(FLAGS, False)
 def trajectory(recipe, count=20):
     """By the loop: that other drivers give the same is shown in optim_wrapper/test_drivers.py, and they trace every chain."""
     params = {key: torch.nn.Parameter(torch.tensor(start)) for key, start in CASE.initial().items()}
-    optimizer = recipe.optimizer([(NAMES[key], p) for key, p in params.items()], driver="loop")
+    optimizer = recipe.optimizer([(NAMES[key], p) for key, p in params.items()], driver="reference")
     for i in range(count):
         for key, grad in CASE.gradient(i).items():
             params[key].grad = torch.tensor(grad)
@@ -178,7 +178,7 @@ def test_sd_scripts_can_name_it_and_pass_arguments(ratio, published):
         "use_spd=True",
         "alora_ratio=18.0",
         f"published={published}",
-        "driver='loop'",
+        "driver='reference'",
     ]
     kwargs = {key: ast.literal_eval(value) for key, value in (item.split("=") for item in given)}
     module, _, name = path.rpartition(".")

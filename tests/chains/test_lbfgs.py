@@ -44,7 +44,7 @@ def run(model, optimizer, count, calls=None):
 
 
 @pytest.mark.parametrize("arguments", FORMS.values(), ids=FORMS)
-@pytest.mark.parametrize("driver", ["loop", "stacked", "compiled"])
+@pytest.mark.parametrize("driver", ["reference", "eager", "compiled"])
 def test_alone_it_is_lbfgs_itself_with_as_many_evaluations(arguments, driver):
     ours, theirs = net(), net()
     mine, real = chain(from_torch(optim.LBFGS, **arguments)), optim.LBFGS(theirs.parameters(), **arguments)

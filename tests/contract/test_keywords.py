@@ -74,9 +74,9 @@ def test_a_refused_keyword_keeps_its_reason():
         (lambda: presets.adamw().optimizer(params(), weigth_decay=0.1), "weight_decay"),
         (lambda: presets.muon_adamw().optimizer(params(), weigth_decay=0.1), "weight_decay"),
         (lambda: presets.muon_adamw().optimizer(params(), mouon={"lr": 0.1}), "muon"),
-        (lambda: presets.adamw().optimizer(params(), drivr="loop"), "driver"),
+        (lambda: presets.adamw().optimizer(params(), drivr="reference"), "driver"),
         (lambda: presets.adamw().optimizer(params(), maximise=True), "maximize"),
-        (lambda: presets.adamw().optimizer(params(), driver="stackd"), "stacked"),
+        (lambda: presets.adamw().optimizer(params(), driver="stackd"), "eager"),
         (lambda: presets.adamw().override({"bettas": (0.9, 0.99)}), "betas"),
         (lambda: presets.adamw()["momnts"], "moments"),
         (lambda: presets.adamw().without("normalise"), "normalize"),
@@ -101,9 +101,9 @@ def test_every_class_takes_the_options_of_the_wrapper(name):
     assert OPTIONS == {key for key, one in wrapper.items() if one.kind is one.KEYWORD_ONLY}
     assert all(shown[key].kind is inspect.Parameter.KEYWORD_ONLY for key in OPTIONS)
     assert {key: shown[key].default for key in OPTIONS} == {key: wrapper[key].default for key in OPTIONS}
-    optimizer = CLASSES[name](params(), driver="stacked", finite_gate=True, flatten=True, maximize=True)
+    optimizer = CLASSES[name](params(), driver="eager", finite_gate=True, flatten=True, maximize=True)
     found = (optimizer.driver, optimizer.accumulate, optimizer.finite_gate, optimizer.flatten)
-    assert found == ("stacked", 1, True, True) and optimizer.param_groups[0]["maximize"] is True
+    assert found == ("eager", 1, True, True) and optimizer.param_groups[0]["maximize"] is True
     assert CLASSES[name](params(), accumulate=2).accumulate == 2
 
 

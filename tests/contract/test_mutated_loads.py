@@ -388,7 +388,7 @@ def check(setup, params, optimizer, report, want):
     for group, wanted in zip(optimizer.param_groups, want.groups, strict=True):
         assert identical({key: group[key] for key in wanted}, wanted)
     twins = [nn.Parameter(p.detach().clone()) for p in params]
-    reference = setup.optimizer(twins, driver="loop")
+    reference = setup.optimizer(twins, driver="reference")
     for p, q in zip(params, twins, strict=True):
         if p in optimizer.state:
             reference.state[q] = copy.deepcopy(dict(optimizer.state[p]))

@@ -26,7 +26,7 @@ def build(name, sharded=True):
     if sharded:
         fully_shard(net)
     # alone by the loop, which traces no chain: that every driver gives its numbers is shown in optim_wrapper/test_drivers.py
-    driver = "auto" if sharded else "loop"
+    driver = "auto" if sharded else "reference"
     if name == "muon_adamw":  # two chains, each with a learning rate
         return net, presets.muon_adamw().optimizer(net.named_parameters(), driver=driver)
     return net, PRESETS[name].optimizer(net.named_parameters(), lr=LR.get(name, 0.01), driver=driver)

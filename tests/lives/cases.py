@@ -10,7 +10,7 @@ from gradchain import chain, masked, partition, presets
 from gradchain import transforms as t
 from gradchain.chains import biases_and_norms, matrices
 
-REFERENCE = "loop"  # the driver that every other must equal
+REFERENCE = "reference"  # the driver that every other must equal
 
 SINGLE, DOUBLE, HALF = torch.float32, torch.float64, torch.bfloat16
 

@@ -13,9 +13,9 @@ from lives.cases import DOUBLE, HALF, REFERENCE, SPECS, Case
 
 DRIVERS = {  # driver and options
     REFERENCE: (REFERENCE, {}),
-    "stacked": ("stacked", {}),
+    "eager": ("eager", {}),
     "auto": ("auto", {}),
-    "flat": ("stacked", {"flatten": True}),
+    "flat": ("eager", {"flatten": True}),
     "compiled": ("compiled", {}),
 }
 COUNTS = ("step", "since", "seen")

@@ -189,7 +189,7 @@ def by_hand(count=9):
 
 
 def agree(recipe, dtype=torch.float64, **rest):
-    (ours, optimizer), (theirs, other) = run(recipe, "stacked", dtype, **rest), run(recipe, "loop", dtype, **rest)
+    (ours, optimizer), (theirs, other) = run(recipe, "eager", dtype, **rest), run(recipe, "reference", dtype, **rest)
     for p, q in zip(ours, theirs, strict=True):
         torch.testing.assert_close(p, q, rtol=CLOSE[dtype], atol=CLOSE[dtype], equal_nan=True)
         for key, value in other.state[q].items():
@@ -201,12 +201,12 @@ def agree(recipe, dtype=torch.float64, **rest):
 class TestLinks:
     @pytest.mark.parametrize("dtype", CLOSE, ids=str)
     @pytest.mark.parametrize("kind", LINKS)
-    def test_a_bucket_gives_the_loop_s_numbers(self, kind, dtype):
+    def test_a_bucket_gives_the_reference_s_numbers(self, kind, dtype):
         optimizer = agree(chain(t.Momentum(), kind(), t.LearningRate(lr=0.1)), dtype)
         assert optimizer._drive.plan.odd == []
 
     @pytest.mark.parametrize("kind", LINKS)
-    def test_a_link_ahead_of_others_gives_the_loop_s_numbers(self, kind):
+    def test_a_link_ahead_of_others_gives_the_reference_s_numbers(self, kind):
         agree(chain(kind(), t.Moments(), t.Normalize(eps=1e-2), t.WeightDecay(weight_decay=0.1), t.LearningRate(lr=0.1)))
 
     @pytest.mark.parametrize("kind", LINKS)
@@ -214,7 +214,7 @@ class TestLinks:
         agree(chain(kind(), t.Moments(), t.LearningRate(lr=0.1)), absent={(3, 0), (3, 5), (6, 1), (6, 2)})
 
 
-@pytest.mark.parametrize("driver", ["loop", "stacked", "compiled"])
+@pytest.mark.parametrize("driver", ["reference", "eager", "compiled"])
 def test_a_state_may_become_another_one(driver, monkeypatch):
     """The old value of a state is written into the other one before it is written itself."""
     monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: body.forward)
@@ -225,7 +225,7 @@ def test_a_state_may_become_another_one(driver, monkeypatch):
         torch.testing.assert_close(optimizer.state[p]["shifts/b"].reshape(p.shape), state)
 
 
-@pytest.mark.parametrize("driver", ["loop", "stacked"])
+@pytest.mark.parametrize("driver", ["reference", "eager"])
 def test_a_state_may_become_its_own_transpose(driver):
     params, optimizer = run(chain(Transposes(), t.LearningRate(lr=0.1)), driver, count=3, shapes=[(3, 3), (3, 3), (2, 2)])
     for p in params:
@@ -327,7 +327,7 @@ class TestStepsLikeTheLast:
     def both(self, edit, recipe=None):
         """Parameters after an edit ahead of the sixth step, by the default driver and by the loop."""
         found = []
-        for driver in ("auto", "loop"):
+        for driver in ("auto", "reference"):
             params = [param(*shape, seed=i, dtype=torch.float64) for i, shape in enumerate(SHAPES)]
             optimizer = (recipe or presets.c_adamw(lr=0.1)).optimizer(
                 [{"params": params[:4]}, {"params": params[4:]}], driver=driver
@@ -336,7 +336,7 @@ class TestStepsLikeTheLast:
                 for p in params:
                     p.grad = torch.sin(p.detach() + i)
                 if i == 5:
-                    assert driver == "loop" or optimizer._drive.ready is not None
+                    assert driver == "reference" or optimizer._drive.ready is not None
                     edit(optimizer, params)
                 optimizer.step()
             found.append(params)

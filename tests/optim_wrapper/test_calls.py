@@ -255,7 +255,7 @@ def test_a_checkpoint_between_calls_goes_on(done):
     assert torch.equal(p, q) and torch.equal(p, r) and identical(snapshot(optimizer), snapshot(resumed))
 
 
-@pytest.mark.parametrize("driver", ["loop", "stacked"])
+@pytest.mark.parametrize("driver", ["reference", "eager"])
 @pytest.mark.parametrize("bad", [NAN, float("inf")], ids=["nan", "inf"])
 def test_a_step_with_a_gradient_that_is_not_finite_never_happened(bad, driver):
     recipe = presets.nadam(lr=0.1)
@@ -276,7 +276,7 @@ def test_a_step_with_a_gradient_that_is_not_finite_never_happened(bad, driver):
 
 @pytest.mark.parametrize("options", [{"finite_gate": True}, {"accumulate": 2}, {"accumulate": 2, "finite_gate": True}], ids=str)
 def test_a_driver_keeps_its_plan(options):
-    optimizer = presets.adam(lr=0.1).optimizer([param(3), param(3)], driver="stacked", **options)
+    optimizer = presets.adam(lr=0.1).optimizer([param(3), param(3)], driver="eager", **options)
     plans = []
     for i in range(6):
         steps(optimizer, start=i)

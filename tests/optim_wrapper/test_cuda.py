@@ -81,17 +81,17 @@ def last(recipe, waiting_is_an_error):
 
 
 @ROWS
-def test_stacked_gives_the_loop_s_numbers_and_waits_for_nothing(recipe, waiting_is_an_error):
-    agree(trained(recipe, "stacked", last(recipe, waiting_is_an_error)), trained(recipe, "loop"))
+def test_eager_gives_the_reference_s_numbers_and_waits_for_nothing(recipe, waiting_is_an_error):
+    agree(trained(recipe, "eager", last(recipe, waiting_is_an_error)), trained(recipe, "reference"))
 
 
 @pytest.mark.slow
 @ROWS
-def test_compiled_gives_the_loop_s_numbers_and_waits_for_nothing(recipe, waiting_is_an_error):
+def test_compiled_gives_the_reference_s_numbers_and_waits_for_nothing(recipe, waiting_is_an_error):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "a graph did not compile")
         warnings.filterwarnings("ignore", "Torchinductor does not support code generation for complex")  # of spectra
-        agree(trained(recipe, "compiled", last(recipe, waiting_is_an_error)), trained(recipe, "loop"))
+        agree(trained(recipe, "compiled", last(recipe, waiting_is_an_error)), trained(recipe, "reference"))
 
 
 @pytest.mark.slow
@@ -149,7 +149,7 @@ CAPTURED = {name: recipe for name, recipe in PRESETS.items() if repeats(recipe)}
 
 @pytest.mark.parametrize("recipe", list(CAPTURED.values()), ids=CAPTURED)
 def test_a_captured_step_goes_on_as_plain_steps_do(recipe):
-    agree(*both_ways(recipe, "stacked"))
+    agree(*both_ways(recipe, "eager"))
 
 
 @pytest.mark.slow
@@ -169,28 +169,28 @@ FUSED = pytest.mark.parametrize("recipe", list(WHOLE_CHAINS.values()), ids=WHOLE
 @pytest.mark.parametrize("rate", [float, on_gpu])
 def test_whole_chains_go_to_torch_s_kernels(recipe, rate, waiting_is_an_error):
     runs = []
-    for driver in ("stacked", "loop"):
+    for driver in ("eager", "reference"):
         params = parameters(torch.float32)
         optimizer = recipe.optimizer(params, driver=driver, lr=rate(0.01))
         for i in range(5):
             give(params, i)
             optimizer.step() if i < 4 else waiting_is_an_error(optimizer.step)
         runs.append(params)
-        if driver == "stacked":
+        if driver == "eager":
             assert {type(home) for home in optimizer._drive.plan.homes} == {Fused}
     torch.testing.assert_close(*runs, rtol=1e-5, atol=1e-6)
 
 
 @FUSED
 def test_a_captured_kernel_goes_on_as_plain_steps_do(recipe):
-    ours, theirs = both_ways(recipe, "stacked", torch.float32)
+    ours, theirs = both_ways(recipe, "eager", torch.float32)
     assert {type(home) for home in ours[1]._drive.plan.homes} == {Fused}
     agree(ours, theirs)
 
 
 def test_a_rate_that_goes_to_the_gpu_takes_the_count_along():
     runs = []
-    for driver in ("stacked", "loop"):
+    for driver in ("eager", "reference"):
         params = parameters(torch.float32)
         optimizer = presets.adamw(lr=0.01).optimizer(params, driver=driver)
         for i in range(4):
@@ -216,7 +216,7 @@ def test_what_a_graph_would_freeze_is_refused():
             optimizer.step()
 
 
-@pytest.mark.parametrize("driver", ["loop", "stacked"])
+@pytest.mark.parametrize("driver", ["reference", "eager"])
 def test_a_step_with_a_gate_waits_for_nothing(driver, waiting_is_an_error):
     params = parameters()
     optimizer = presets.adamw().optimizer(params, driver=driver, finite_gate=True)
@@ -233,7 +233,7 @@ def test_a_step_with_a_gate_waits_for_nothing(driver, waiting_is_an_error):
     assert not any(torch.equal(p, b) for p, b in zip(params, before, strict=True))
 
 
-@pytest.mark.parametrize("driver", ["stacked", pytest.param("compiled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("driver", ["eager", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_a_gradient_scaler_changes_nothing_and_skips_what_overflows(driver):
     runs = []
     for scaled in (True, False):

@@ -37,18 +37,18 @@ def agree(ours, theirs, rtol=1e-6, atol=1e-9):
 
 
 @pytest.mark.parametrize("recipe", list(PRESETS.values()), ids=PRESETS)
-def test_stacked_gives_the_loop_s_numbers_for_every_preset(recipe):
-    agree(trained(recipe, "stacked", absent=1), trained(recipe, "loop", absent=1))
+def test_eager_gives_the_reference_s_numbers_for_every_preset(recipe):
+    agree(trained(recipe, "eager", absent=1), trained(recipe, "reference", absent=1))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
-def test_graphs_for_the_compiler_give_the_loop_s_numbers_for_every_preset(name, monkeypatch):
+def test_graphs_for_the_compiler_give_the_reference_s_numbers_for_every_preset(name, monkeypatch):
     """What is handed to inductor, in its own decompositions, run as it is: compiling each takes seconds to a minute."""
     monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: body.forward)
     recipe, alone = PRESETS[name], list(PRESETS).index(name) % 2  # every other preset with a parameter alone beside the stack
     shapes = [(4, 6), (4, 6), *[(5,)] * alone]
-    agree(trained(recipe, "compiled", 12, shapes), trained(recipe, "loop", 12, shapes))
+    agree(trained(recipe, "compiled", 12, shapes), trained(recipe, "reference", 12, shapes))
 
 
 COMPILED = ["nadam", "lion", "ladam_wave", "adafactor", "schedule_free_adamw"]  # elementwise, signs, neighbors, means, averages
@@ -56,15 +56,15 @@ COMPILED = ["nadam", "lion", "ladam_wave", "adafactor", "schedule_free_adamw"]  
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMPILED)
-def test_compiled_gives_the_loop_s_numbers(name):
+def test_compiled_gives_the_reference_s_numbers(name):
     shapes = [(4, 6), (4, 6)]
-    agree(trained(PRESETS[name], "compiled", 12, shapes), trained(PRESETS[name], "loop", 12, shapes))
+    agree(trained(PRESETS[name], "compiled", 12, shapes), trained(PRESETS[name], "reference", 12, shapes))
 
 
 @pytest.mark.slow
-def test_a_large_parameter_is_compiled_alone_and_gives_the_loop_s_numbers():
+def test_a_large_parameter_is_compiled_alone_and_gives_the_reference_s_numbers():
     recipe, shapes = presets.ladam(c2=0.1, weight_decay=0.01), [(256, 192)]
-    agree(trained(recipe, "compiled", 5, shapes), trained(recipe, "loop", 5, shapes))
+    agree(trained(recipe, "compiled", 5, shapes), trained(recipe, "reference", 5, shapes))
 
 
 @pytest.mark.slow
@@ -75,7 +75,7 @@ def test_the_crash_of_a_stack_with_a_mean_that_feeds_elementwise_code_is_got_rou
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it compiles, it does not fall back
         ours = trained(recipe, "compiled", 4, [shape] * 3, torch.float32)
-    agree(ours, trained(recipe, "loop", 4, [shape] * 3, torch.float32), rtol=1e-5, atol=1e-8)  # last digits of lr
+    agree(ours, trained(recipe, "reference", 4, [shape] * 3, torch.float32), rtol=1e-5, atol=1e-8)  # last digits of lr
 
 
 def test_a_compiler_that_fails_is_told_of_once_and_the_graph_runs_uncompiled(monkeypatch):
@@ -92,7 +92,7 @@ def test_a_compiler_that_fails_is_told_of_once_and_the_graph_runs_uncompiled(mon
     told = [str(w.message) for w in caught if issubclass(w.category, RuntimeWarning)]
     assert len(told) == 1 and "runs uncompiled (RuntimeError: no compiler)" in told[0]
     assert len(asked) == 2  # both forms were tried, once
-    agree(ours, trained(presets.nadam(), "loop", 5, [(4, 6), (4, 6)]))
+    agree(ours, trained(presets.nadam(), "reference", 5, [(4, 6), (4, 6)]))
 
 
 def test_a_crash_in_the_first_form_is_got_round_by_the_second(monkeypatch):
@@ -140,7 +140,7 @@ def test_parameters_of_a_known_shape_share_its_graph(monkeypatch):
 
 
 def test_rows_of_a_stack_are_the_parameters_state():
-    _, optimizer = trained(presets.ladam(), "stacked", 2, [(3,), (3,)])
+    _, optimizer = trained(presets.ladam(), "eager", 2, [(3,), (3,)])
     first, second = (optimizer.state[p]["moments/first"] for p in optimizer.param_groups[0]["params"])
     assert first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
 
@@ -157,7 +157,7 @@ def test_without_being_asked_only_a_gpu_with_a_compiler_is_compiled_for(triton, 
 
 def test_a_changed_learning_rate_is_looked_at_once_for_all_shapes(monkeypatch):
     params, made, split = [param(i, 2) for i in range(3, 7) for _ in "12"], [], plan.Split
-    optimizer = presets.ladam().optimizer(params, driver="stacked", flatten=True)
+    optimizer = presets.ladam().optimizer(params, driver="eager", flatten=True)
     steps(optimizer, 1)
     assert len(optimizer._drive.plan.homes) == 4
     monkeypatch.setattr(plan, "Split", lambda links: made.append(links) or split(links))

@@ -12,7 +12,7 @@ from gradchain import transforms as t
 from gradchain.chains import biases_and_norms
 
 SCHEDULED = chain(t.Momentum(momentum=lambda step: 0.5 / step), t.LearningRate(lr=0.3))
-every_driver = pytest.mark.parametrize("driver", ["loop", "stacked", "auto"])
+every_driver = pytest.mark.parametrize("driver", ["reference", "eager", "auto"])
 NAMES = ["a.weight", "a.bias", "b.weight", "b.bias"]
 
 

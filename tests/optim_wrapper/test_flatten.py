@@ -39,8 +39,10 @@ def test_small_parameters_of_a_shape_lie_together_and_take_the_same_steps_to_the
         steps(optimizer, 5)
     assert identical(snapshot(ours), snapshot(theirs))
     a, b, c, large, scalar, d, e = params(ours)
-    assert flat(a, c, d) and flat(b, e) and not flat(a, b)
-    assert all(p.untyped_storage().nbytes() == p.numel() * p.element_size() for p in (large, scalar))
+    assert flat(a, c, d) and flat(b, e)
+    fused = recipe is RECIPES["adamw"] and dtype is not torch.bfloat16  # then small parameters of one shape lie together
+    assert all(p.untyped_storage().nbytes() == p.numel() * p.element_size() for p in (large, *[scalar] * fused))
+    assert len({p.untyped_storage().data_ptr() for p in (a, b, scalar)}) == (3 if fused else 1)
 
 
 def test_a_fused_kernel_that_runs_over_the_buffer_differs_at_the_ends_of_rows_in_the_last_digit():
@@ -194,8 +196,8 @@ def test_a_step_that_is_compiled_as_a_whole_leaves_them_where_they_are():
 def test_wrong_use_is_refused():
     with pytest.raises(ChainError, match=r"flatten must be a bool; found 1"):
         made(presets.adamw(), flatten=1)
-    with pytest.raises(ChainError, match=r"flatten=True is for drivers that stack; found driver='loop'"):
-        made(presets.adamw(), flatten=True, driver="loop")
+    with pytest.raises(ChainError, match=r"flatten=True is for drivers that stack; found driver='reference'"):
+        made(presets.adamw(), flatten=True, driver="reference")
 
 
 def test_shards_are_refused_and_the_optimizer_is_as_before():

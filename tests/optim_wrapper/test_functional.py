@@ -41,7 +41,7 @@ def test_it_gives_the_optimizer_s_numbers_and_edits_nothing(recipe):
     params, state = run(recipe, given)
     assert identical(given, before)
     live = {name: nn.Parameter(p.clone()) for name, p in before.items()}
-    optimizer = recipe.optimizer(live.items(), driver="loop")
+    optimizer = recipe.optimizer(live.items(), driver="reference")
     for i in range(4):
         for name, g in gradients({name: p.detach() for name, p in live.items()}, i).items():
             live[name].grad = g

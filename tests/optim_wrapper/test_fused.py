@@ -36,10 +36,10 @@ def homes(optimizer):
     return [type(home) for home in optimizer._drive.plan.homes]
 
 
-@pytest.mark.parametrize("driver", ["stacked", "compiled"])
+@pytest.mark.parametrize("driver", ["eager", "compiled"])
 @pytest.mark.parametrize("recipe", list(WHOLE_CHAINS.values()), ids=WHOLE_CHAINS)
-def test_these_chains_are_fused_and_give_the_loop_s_numbers(recipe, driver):
-    ours, loop = made(recipe, driver, torch.float64), made(recipe, "loop", torch.float64)
+def test_these_chains_are_fused_and_give_the_reference_s_numbers(recipe, driver):
+    ours, loop = made(recipe, driver, torch.float64), made(recipe, "reference", torch.float64)
     torch.testing.assert_close(run(ours, absent=1), run(loop, absent=1), rtol=1e-9, atol=1e-12)
     assert set(homes(ours)) == {Fused} and not ours._drive.plan.odd and not ours._drive.graphs
     for p, q in zip(ours.state.values(), loop.state.values(), strict=True):
@@ -48,7 +48,7 @@ def test_these_chains_are_fused_and_give_the_loop_s_numbers(recipe, driver):
 
 @pytest.mark.parametrize("recipe", list(WHOLE_CHAINS.values()), ids=WHOLE_CHAINS)
 def test_in_single_precision_they_stay_within_rounding(recipe):
-    ours, loop = made(recipe, "stacked"), made(recipe, "loop")
+    ours, loop = made(recipe, "eager"), made(recipe, "reference")
     torch.testing.assert_close(run(ours), run(loop), rtol=1e-6, atol=1e-5)  # they are around 1, and move by 0.5
     assert homes(ours) == [Fused]
 
@@ -64,7 +64,7 @@ NOT_FUSED = {
 
 @pytest.mark.parametrize("recipe", list(NOT_FUSED.values()), ids=NOT_FUSED)
 def test_other_chains_are_not(recipe):
-    optimizer = made(recipe, "stacked")
+    optimizer = made(recipe, "eager")
     run(optimizer, 2)
     assert Fused not in homes(optimizer)
 
@@ -74,18 +74,18 @@ def test_parameters_whose_state_has_another_dtype_are_not(dtype):
     p = param(4, 6, dtype=dtype)
     optimizer = presets.adamw().optimizer([p, param(4, 6)])
     steps(optimizer, 2)
-    assert [len(home.infos) for home in optimizer._drive.plan.homes] == [1]
+    assert [len(home.infos) for home in optimizer._drive.plan.homes if isinstance(home, Fused)] == [1]
 
 
 def test_a_link_that_joined_a_saved_run_counts_its_own_steps_and_is_not_fused():
-    saved = made(chain(t.LearningRate(lr=0.1)), "stacked")
+    saved = made(chain(t.LearningRate(lr=0.1)), "eager")
     run(saved, 3)
-    joined = {driver: made(presets.sgd(lr=0.1, momentum=0.9), driver) for driver in ("stacked", "loop")}
+    joined = {driver: made(presets.sgd(lr=0.1, momentum=0.9), driver) for driver in ("eager", "reference")}
     for optimizer in joined.values():
         with pytest.warns(UserWarning, match="fresh: momentum"):
             optimizer.load_state_dict(saved.state_dict())
-    torch.testing.assert_close(run(joined["stacked"], 3), run(joined["loop"], 3))
-    assert Fused not in homes(joined["stacked"])
+    torch.testing.assert_close(run(joined["eager"], 3), run(joined["reference"], 3))
+    assert Fused not in homes(joined["eager"])
 
 
 def test_a_masked_decay_and_groups_with_values_of_their_own_are_fused_apart():
@@ -97,7 +97,7 @@ def test_a_masked_decay_and_groups_with_values_of_their_own_are_fused_apart():
         groups = [{"params": params[:3]}, {"params": params[3:5], "lr": 0.1}, {"params": params[5:]}]
         return recipe.optimizer(groups, driver=driver)
 
-    ours, loop = build("stacked"), build("loop")
+    ours, loop = build("eager"), build("reference")
     torch.testing.assert_close(run(ours, absent=4), run(loop, absent=4), rtol=1e-6, atol=1e-5)
     assert set(homes(ours)) == {Fused}
 
@@ -105,7 +105,7 @@ def test_a_masked_decay_and_groups_with_values_of_their_own_are_fused_apart():
 def test_schedules_are_taken_each_step_as_numbers_or_tensors():
     for lr in (0.5, torch.tensor(0.5), torch.tensor(0.5, dtype=torch.float64)):
         found = []
-        for driver in ("stacked", "loop"):
+        for driver in ("eager", "reference"):
             optimizer = made(presets.adamw(), driver, lr=copy.deepcopy(lr))  # the schedule writes into it
             schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
             for _ in range(5):
@@ -116,7 +116,7 @@ def test_schedules_are_taken_each_step_as_numbers_or_tensors():
 
 def test_without_momentum_for_a_while_the_buffer_is_kept_as_the_chain_has_it():
     found = []
-    for driver in ("stacked", "loop"):
+    for driver in ("eager", "reference"):
         optimizer = made(presets.sgd(lr=0.1, momentum=0.9, dampening=0.5), driver)
         for momentum in (0.9, 0.0, 0.9):
             optimizer.param_groups[0]["momentum"] = momentum
@@ -127,7 +127,7 @@ def test_without_momentum_for_a_while_the_buffer_is_kept_as_the_chain_has_it():
 
 def test_gradients_in_another_form_are_brought_into_their_parameter_s_and_none_is_marked_as_written():
     found = []
-    for driver in ("stacked", "loop"):
+    for driver in ("eager", "reference"):
         optimizer = made(presets.adamw(lr=0.1), driver)
         run(optimizer, 1)
         for p in optimizer.param_groups[0]["params"]:
@@ -143,7 +143,7 @@ def test_gradients_in_another_form_are_brought_into_their_parameter_s_and_none_i
 def test_a_state_in_another_memory_format_than_its_parameter_is_not_fused():
     """A kernel goes through memory; a state saved by a contiguous model has another order."""
     found = []
-    for driver in ("stacked", "loop"):
+    for driver in ("eager", "reference"):
         plain, last = (
             nn.Parameter(param(2, 3, 4, 4).detach().to(memory_format=form))
             for form in (torch.contiguous_format, torch.channels_last)
@@ -157,7 +157,7 @@ def test_a_state_in_another_memory_format_than_its_parameter_is_not_fused():
 
 
 def test_a_run_that_is_saved_and_loaded_goes_on_to_the_bit():
-    whole, first, second = (made(presets.adamw(lr=0.1), "stacked") for _ in range(3))
+    whole, first, second = (made(presets.adamw(lr=0.1), "eager") for _ in range(3))
     run(whole, 4)
     run(whole, 3)
     for p, q in zip(run(first, 4), second.param_groups[0]["params"], strict=True):
@@ -176,7 +176,7 @@ def test_many_tiny_parameters_go_to_the_kernel_as_one_tensor(recipe):
         params = [param(*shape, seed=i, dtype=torch.float64) for i, shape in enumerate(shapes)]
         return recipe.optimizer(params, driver=driver)
 
-    ours, loop = tiny("stacked"), tiny("loop")
+    ours, loop = tiny("eager"), tiny("reference")
     torch.testing.assert_close(run(ours, 6, absent=1), run(loop, 6, absent=1), rtol=1e-9, atol=1e-12)
     assert sorted((home.stacked, len(home.raw)) for home in ours._drive.plan.homes) == [
         (False, 1),

@@ -174,7 +174,7 @@ def test_a_graph_that_calls_nothing_compiles():
 @pytest.mark.parametrize("shape", [SHAPE, (300, 8)])
 def test_compiled_nan_is_where_the_loop_has_it(shape):
     params = []
-    for driver in ("compiled", "loop"):
+    for driver in ("compiled", "reference"):
         p = param(*shape)
         optimizer = presets.ladam(lr=0.1).optimizer([p], driver=driver)
         for i in range(3):

@@ -193,7 +193,7 @@ def test_a_switch_without_effect_is_let_be():
         steps(optimizer)
 
 
-DRIVERS = ["loop", "stacked", "compiled"]
+DRIVERS = ["reference", "eager", "compiled"]
 LATE = [(0.0, 3), (0.9, 3), (0.0, 2), (0.5, 3)]  # momentum and for how many steps
 
 
@@ -216,7 +216,7 @@ def test_momentum_that_begins_and_rests_is_torch_s(driver, kwargs, dtype):
 
 
 @pytest.mark.parametrize("recipe", [presets.sgd(), presets.rmsprop(), presets.lrmsprop()], ids=["sgd", "rmsprop", "lrmsprop"])
-@pytest.mark.parametrize("driver", ["loop", "stacked"])
+@pytest.mark.parametrize("driver", ["reference", "eager"])
 def test_without_momentum_there_is_no_buffer(recipe, driver):
     optimizer = recipe.optimizer(ps := params(), driver=driver)
     steps(optimizer, 2)
@@ -228,9 +228,9 @@ def test_without_momentum_there_is_no_buffer(recipe, driver):
     assert report.clean
 
 
-@pytest.mark.parametrize("driver", ["loop", "stacked"])
+@pytest.mark.parametrize("driver", ["reference", "eager"])
 def test_sgd_without_momentum_is_torch_s_to_the_bit(driver):
-    for fused in (False, True) if driver == "stacked" else (False,):
+    for fused in (False, True) if driver == "eager" else (False,):
         theirs = optim.SGD(a := [nn.Parameter(p.detach().float()) for p in params()], lr=0.1, fused=fused)
         ours = presets.sgd(lr=0.1).optimizer(b := [nn.Parameter(p.detach().float()) for p in params()], driver=driver)
         steps(theirs, 20)

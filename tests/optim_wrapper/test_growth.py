@@ -28,18 +28,18 @@ TRACED = range(SETTLED + 600, SETTLED + 2401, 600)
 ADAM = presets.adam(lr=0.01)
 
 LONG = {  # chain, driver, options
-    "lion loop": (presets.lion(lr=0.01), "loop", {}),
-    "adamw flat": (presets.adamw(lr=0.01), "stacked", {"flatten": True}),
+    "lion reference": (presets.lion(lr=0.01), "reference", {}),
+    "adamw flat": (presets.adamw(lr=0.01), "eager", {"flatten": True}),
     "clip auto": (chain(t.ClipGlobalNorm(max_norm=1.0), t.Momentum(), t.LearningRate(lr=0.01)), "auto", {}),
     "lookahead compiled": (chain(t.Momentum(), t.LearningRate(lr=0.01), t.Lookahead(la_steps=3)), "compiled", {}),
-    "partition stacked": (
+    "partition eager": (
         partition({"ball": chain(t.Momentum(), t.LearningRate(lr=0.01)), "adam": ADAM}, by={"ball": matrices}),
-        "stacked",
+        "eager",
         {},
     ),
     "several calls behind a gate": (
         chain(t.Momentum(), t.LearningRate(lr=lambda step: 0.01 / step)),
-        "stacked",
+        "eager",
         {"accumulate": 2, "finite_gate": True},
     ),
 }
@@ -139,7 +139,7 @@ def test_twenty_thousand_steps_leave_nothing_behind(name, small):
 def test_numbers_in_every_form_leave_nothing_behind(small):
     """A learning rate that is never the same twice, in groups of their own."""
     params = [param(2, 2, seed=i) for i in range(3)]
-    optimizer = presets.lion(lr=0.01).optimizer([{"params": [p]} for p in params], driver="stacked")
+    optimizer = presets.lion(lr=0.01).optimizer([{"params": [p]} for p in params], driver="eager")
     before = None
     for step in range(3000):
         for i, group in enumerate(optimizer.param_groups):
@@ -202,7 +202,7 @@ def test_a_dropped_optimizer_is_gone_without_the_collector(name, uncollected):
     del params
 
 
-@pytest.mark.parametrize("driver", ["loop", "stacked", "compiled"])
+@pytest.mark.parametrize("driver", ["reference", "eager", "compiled"])
 def test_a_dropped_optimizer_is_gone_under_every_driver(driver, small, uncollected):
     params = [param(4, 3, seed=i) for i in range(3)] + [param(5, seed=3)]
     optimizer = chain(t.ClipGlobalNorm(max_norm=1.0), presets.lion()).optimizer(params, driver=driver)

@@ -39,7 +39,7 @@ def named():
     return [("w", param(3, 2)), ("b", param(3))]
 
 
-@pytest.mark.parametrize("driver", ["loop", "stacked"])
+@pytest.mark.parametrize("driver", ["reference", "eager"])
 @pytest.mark.parametrize(
     "by",
     ["*.bias", in_modules(nn.Sequential(nn.Linear(2, 2)), nn.Linear), lambda name, p: False, ~hidden_matrices & matrices],

@@ -66,7 +66,7 @@ def test_scalars_empty_tensors_and_mixed_dtypes_share_an_optimizer():
 def test_complex_parameters_are_stepped_as_real_pairs(recipe):
     numbers = [param(4, 5, dtype=torch.complex128), param(dtype=torch.complex128)]
     pairs = [nn.Parameter(torch.view_as_real(p.detach()).clone()) for p in numbers]
-    complexes, reals = recipe.optimizer(numbers, driver="loop"), recipe.optimizer(pairs, driver="loop")
+    complexes, reals = recipe.optimizer(numbers, driver="reference"), recipe.optimizer(pairs, driver="reference")
     for i in range(5):
         for p, pair in zip(numbers, pairs, strict=True):
             pair.grad = torch.sin(pair.detach() + i)
@@ -104,7 +104,7 @@ def test_integers_are_accepted_and_left_alone():
     assert torch.equal(count, torch.ones(2, dtype=torch.int64)) and list(optimizer.state) == [p]
 
 
-@pytest.mark.parametrize("driver", ["loop", "stacked"])
+@pytest.mark.parametrize("driver", ["reference", "eager"])
 def test_parameters_exchanged_inside_the_groups_are_the_ones_that_are_stepped(driver):
     """As accelerate does when it shards a model whose optimizer is made already; nothing of the old ones is kept in use."""
     old, new, alone = ([param(3, 4, seed=i) for i in range(3)] for _ in "abc")
@@ -146,7 +146,7 @@ class Plain(torch.Tensor):
 )
 def test_subclasses_of_tensors_are_stepped_as_what_they_hold(wrap):
     ours, theirs = nn.Parameter(wrap(param(6).detach())), param(6)
-    optimizer, other = (presets.adamw().optimizer([p], driver="loop") for p in (ours, theirs))  # a kernel rounds otherwise
+    optimizer, other = (presets.adamw().optimizer([p], driver="reference") for p in (ours, theirs))  # a kernel rounds otherwise
     for i in range(3):
         theirs.grad = torch.sin(theirs.detach() + i)
         ours.grad = wrap(theirs.grad)

@@ -83,11 +83,11 @@ def equal_to_one_alone(work, rounds=1):
 
 
 PAIRS = [  # every chain stacked; of the others enough to take each of their ways
-    *((name, "stacked") for name in RECIPES),
+    *((name, "eager") for name in RECIPES),
     *((name, "compiled") for name in ("ladam", "clip", "adafactor")),
     *((name, "flat") for name in ("adamw", "clip")),
     ("clip", "auto"),
-    ("partition", "loop"),
+    ("partition", "reference"),
 ]
 
 
@@ -96,7 +96,7 @@ def test_threads_train_as_one_alone(name, driver, small_tiles, monkeypatch):
     """Of the compiled driver, all but the compiler."""
     monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: body.forward)
     options = {"flatten": True} if driver == "flat" else {}
-    driver = "stacked" if driver == "flat" else driver
+    driver = "eager" if driver == "flat" else driver
     equal_to_one_alone(lambda: trained(RECIPES[name], driver, **options))
 
 
@@ -114,7 +114,7 @@ def test_large_parameters_in_tiles_train_as_in_one_thread():
 
 def test_parameters_in_inference_mode_of_another_thread_are_no_concern_of_this():
     def plain():
-        return trained(RECIPES["lookahead"], "stacked", 6)
+        return trained(RECIPES["lookahead"], "eager", 6)
 
     def inferring():
         with torch.inference_mode():
@@ -143,8 +143,8 @@ def test_chains_and_optimizers_are_made_copied_saved_and_loaded_side_by_side(sma
                 assert optimizer.load_state_dict(saved).clean
         return [p.detach() for p in params], [dict(optimizer.state[p]) for p in params]
 
-    alone = {driver: lived(driver) for driver in ("loop", "stacked")}
-    works = [(driver, lambda driver=driver: lived(driver)) for driver in ("loop", "stacked") for _ in range(THREADS // 2)]
+    alone = {driver: lived(driver) for driver in ("reference", "eager")}
+    works = [(driver, lambda driver=driver: lived(driver)) for driver in ("reference", "eager") for _ in range(THREADS // 2)]
     for (driver, _), given in zip(works, together([work for _, work in works]), strict=True):
         assert identical(given, alone[driver])
 
@@ -152,7 +152,7 @@ def test_chains_and_optimizers_are_made_copied_saved_and_loaded_side_by_side(sma
 def test_one_optimizer_made_in_one_thread_is_stepped_in_others():
     def train(step):
         params = [param(*shape, seed=i) for i, shape in enumerate(SHAPES)]
-        optimizer = RECIPES["clip"].optimizer(params, driver="stacked")
+        optimizer = RECIPES["clip"].optimizer(params, driver="eager")
         for k in range(6):
             for i, p in enumerate(params):
                 p.grad = torch.sin(torch.arange(p.numel(), dtype=torch.float32) + k + i).reshape(p.shape)

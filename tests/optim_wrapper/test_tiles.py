@@ -56,32 +56,32 @@ def equal(ours, theirs, rtol=1e-6, atol=1e-9):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_tiles_give_the_loop_s_numbers_for_every_preset(name, small_tiles):
+def test_tiles_give_the_reference_s_numbers_for_every_preset(name, small_tiles):
     recipe, uneven = PRESETS[name], list(PRESETS).index(name) % 2  # in turn: a form more is a trace more of each part
     shapes = [(7, 4) if uneven else (6, 4)]
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # nothing is run one by one for want of a trace
-        equal(trained(recipe, "stacked", 5, shapes), trained(recipe, "loop", 5, shapes))
+        equal(trained(recipe, "eager", 5, shapes), trained(recipe, "reference", 5, shapes))
 
 
 @pytest.mark.parametrize("name", MEETING)
-def test_tiles_of_every_form_give_the_loop_s_numbers(name, small_tiles):
-    equal(trained(PRESETS[name], "stacked", 5), trained(PRESETS[name], "loop", 5))
+def test_tiles_of_every_form_give_the_reference_s_numbers(name, small_tiles):
+    equal(trained(PRESETS[name], "eager", 5), trained(PRESETS[name], "reference", 5))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MEETING)
-def test_graphs_of_tiles_for_the_compiler_give_the_loop_s_numbers(name, small_tiles, monkeypatch):
+def test_graphs_of_tiles_for_the_compiler_give_the_reference_s_numbers(name, small_tiles, monkeypatch):
     monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: body.forward)
-    equal(trained(PRESETS[name], "compiled", 4, SHAPES[:1]), trained(PRESETS[name], "loop", 4, SHAPES[:1]))
+    equal(trained(PRESETS[name], "compiled", 4, SHAPES[:1]), trained(PRESETS[name], "reference", 4, SHAPES[:1]))
 
 
 @pytest.mark.slow
-def test_compiled_tiles_give_the_loop_s_numbers(monkeypatch, runs):
+def test_compiled_tiles_give_the_reference_s_numbers(monkeypatch, runs):
     monkeypatch.setattr(tiles, "TILE", 1 << 10)
     monkeypatch.setattr(parts, "SMALL", 0)
     ours = trained(eight_links(), "compiled", 4, [(70, 64)], torch.float32)
-    equal(ours, trained(eight_links(), "loop", 4, [(70, 64)], torch.float32), rtol=1e-5, atol=1e-7)
+    equal(ours, trained(eight_links(), "reference", 4, [(70, 64)], torch.float32), rtol=1e-5, atol=1e-7)
     assert runs == {known: {(16, 64), (6, 64)} for known in range(4)}  # a border, two sums, and the step
 
 
@@ -89,20 +89,20 @@ def test_the_smaller_tile_of_the_last_rows_is_not_compiled_beside_many(monkeypat
     seen = []
     monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: seen.append(body) or body.forward)
     for rows, compiled in ((131, 2), (7, 4)):  # 65 tiles and one row, 3 and one
-        equal(trained(presets.c_adamw(), "compiled", 3, [(rows, 4)]), trained(presets.c_adamw(), "loop", 3, [(rows, 4)]))
+        equal(trained(presets.c_adamw(), "compiled", 3, [(rows, 4)]), trained(presets.c_adamw(), "reference", 3, [(rows, 4)]))
         assert len(seen) == compiled  # a sum and the step, of each shape that is compiled
         seen.clear()
 
 
 def test_links_before_a_question_run_again_and_tiles_of_the_last_rows_are_smaller(small_tiles, runs):
-    trained(presets.c_adamw(), "stacked", 1, [(7, 4)])
+    trained(presets.c_adamw(), "eager", 1, [(7, 4)])
     assert runs == {0: {(2, 4), (1, 4)}, 1: {(2, 4), (1, 4)}}
 
 
 def test_borders_are_asked_for_when_they_are_needed(small_tiles, monkeypatch):
     order, run = [], tiles.Round.run
     monkeypatch.setattr(tiles.Round, "run", lambda self, i, known: order.append((len(self.kinds), i)) or run(self, i, known))
-    trained(presets.ladam(c2=0.1), "stacked", 1, [(10, 4)])
+    trained(presets.ladam(c2=0.1), "eager", 1, [(10, 4)])
     tell, last = 0, 1
     assert order == [
         *[(tell, 0), (tell, 4), (tell, 1), (last, 0), (tell, 2), (last, 1), (tell, 3), (last, 2), (last, 3), (last, 4)]
@@ -110,23 +110,23 @@ def test_borders_are_asked_for_when_they_are_needed(small_tiles, monkeypatch):
 
 
 def test_what_concerns_whole_tensors_is_not_cut(small_tiles, runs):
-    trained(chain(t.Orthogonalize(), t.LearningRate(lr=0.1)), "stacked", 1, [(8, 8)])
+    trained(chain(t.Orthogonalize(), t.LearningRate(lr=0.1)), "eager", 1, [(8, 8)])
     assert not runs
 
 
 def test_a_global_norm_is_that_of_the_parameters(small_tiles, runs):
     recipe = chain(t.ClipGlobalNorm(max_norm=0.1), t.Moments(), t.Normalize(), t.LearningRate(lr=0.1))
-    equal(trained(recipe, "stacked", 5), trained(recipe, "loop", 5))
+    equal(trained(recipe, "eager", 5), trained(recipe, "reference", 5))
     assert len(runs) == 2
 
 
 def test_bfloat16_and_other_strides(small_tiles, runs):
     recipe, shapes = presets.ladam(), [(16, 4)]
-    equal(trained(recipe, "stacked", 3, shapes, torch.bfloat16), trained(recipe, "loop", 3, shapes, torch.bfloat16))
+    equal(trained(recipe, "eager", 3, shapes, torch.bfloat16), trained(recipe, "reference", 3, shapes, torch.bfloat16))
     assert runs
     runs.clear()
     params = [torch.nn.Parameter(param(8, 4, seed=3).detach().t().contiguous().t()) for _ in "12"]
-    for p, driver in zip(params, ("stacked", "loop"), strict=True):
+    for p, driver in zip(params, ("eager", "reference"), strict=True):
         optimizer = presets.ladam().optimizer([p], driver=driver)
         p.grad = torch.ones(8, 4).cumsum(0)
         optimizer.step()
@@ -138,7 +138,7 @@ def test_bfloat16_and_other_strides(small_tiles, runs):
 def test_no_temporary_is_as_large_as_the_parameter(recipe):
     p = torch.nn.Parameter(torch.randn(4096, 2048))
     p.grad = torch.randn(4096, 2048)
-    optimizer = recipe.optimizer([p], driver="stacked")
+    optimizer = recipe.optimizer([p], driver="eager")
     optimizer.step()
     assert extra(optimizer, "cpu") < 0.3 * 4 * p.numel()
 
@@ -159,4 +159,4 @@ def test_a_compiled_parameter_that_is_one_of_many_is_left_whole(monkeypatch):
         return [type(home) is tiles.TiledHome for home in optimizer._drive.plan.homes]
 
     assert kinds("compiled") == [False, True, True]
-    assert kinds("stacked") == [True, True, True]
+    assert kinds("eager") == [True, True, True]

@@ -46,7 +46,7 @@ def moved(optimizer, ps, start=0, count=1):
 
 # the caller's tensor
 
-DRIVERS = ["loop", "stacked"]
+DRIVERS = ["reference", "eager"]
 GIVEN = {
     "option": lambda ps, lr, driver: presets.adamw().optimizer(ps, lr=lr, driver=driver),
     "preset": lambda ps, lr, driver: presets.adamw(lr=lr).optimizer(ps, driver=driver),

@@ -125,13 +125,13 @@ def test_checkpoints_and_copies_go_on_bit_for_bit(recipe, options):
 
 @ALL
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # inductor's own, when it is loaded
-@pytest.mark.parametrize("driver", ["stacked", pytest.param("compiled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("driver", ["eager", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_every_driver_gives_the_numbers_of_the_loop(recipe, options, driver, monkeypatch):
     """Each wrapper is compiled; of those in each other, the graphs for the compiler run as they are."""
     if (recipe, options) in TOGETHER.values():
         monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: body.forward)
     nets = [model(), model()]
-    for net, how in zip(nets, ("loop", driver), strict=True):
+    for net, how in zip(nets, ("reference", driver), strict=True):
         train(net, recipe.optimizer(net.named_parameters(), driver=how, **options), 0, 8)
     torch.testing.assert_close(list(nets[0].parameters()), list(nets[1].parameters()), rtol=1e-9, atol=1e-11)
 

@@ -29,7 +29,7 @@ def test_step_hooks_run_once_in_order_and_change_no_bit(entry, case):
     def note(word):
         return lambda optimizer, args, kwargs: calls.append(word)
 
-    hooked, plain = make(entry, case, ps := params(), driver="loop"), make(entry, case, qs := params(), driver="loop")
+    hooked, plain = make(entry, case, ps := params(), driver="reference"), make(entry, case, qs := params(), driver="reference")
     handles = [
         register_optimizer_step_pre_hook(note("global pre")),
         register_optimizer_step_post_hook(note("global post")),

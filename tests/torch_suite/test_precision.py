@@ -111,7 +111,7 @@ class Reads(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("driver", ["loop", "stacked"])
+@pytest.mark.parametrize("driver", ["reference", "eager"])
 @pytest.mark.parametrize("recipe", [one for _, one in ORDINARY], ids=[key for key, _ in ORDINARY])
 def test_no_step_reads_a_value_of_parameters_gradients_or_state(recipe, driver):
     """What would stall a GPU, break a capture or a graph. Refreshes are in it: steps 1 and 2 of every interval up to 2."""

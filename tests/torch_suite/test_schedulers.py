@@ -114,7 +114,7 @@ def test_averaged_models_go_along(entry, case):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
     averaged, moving = AveragedModel(model), AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5))
-    optimizer = make(entry, case, model.parameters(), lr=0.01, driver="loop")  # which traces no chain
+    optimizer = make(entry, case, model.parameters(), lr=0.01, driver="reference")  # which traces no chain
     scheduler, seen = SWALR(optimizer, swa_lr=0.02, anneal_epochs=2), []
     for _ in range(4):
         optimizer.zero_grad()

@@ -199,7 +199,7 @@ class Peak(TorchDispatchMode):
 def room(entry, case, count):
     """Bytes that a step takes beside parameters, gradients and state, in parameters' sizes; and whether links meet."""
     ps = [nn.Parameter(torch.randn(32, 32)) for _ in range(count)]
-    optimizer = make(entry, case, ps, driver="loop")
+    optimizer = make(entry, case, ps, driver="reference")
     advance(optimizer, 1)
     for p in ps:
         p.grad = torch.ones_like(p)

@@ -82,11 +82,11 @@ def test_the_loss_goes_down(entry, case):
 
 
 @over()
-def test_every_driver_gives_the_loop_s_numbers(entry, case):
+def test_every_driver_gives_the_reference_s_numbers(entry, case):
     """With a step at which there are no gradients, and a layer that is frozen for a while, as torch tests foreach."""
-    assert DRIVERS.keys() == {"loop", "stacked", "compiled", "auto"}  # on a CPU auto is stacked, asked for with the defaults
+    assert DRIVERS.keys() == {"reference", "eager", "compiled", "auto"}  # on a CPU auto is stacked, asked for with the defaults
     results = []
-    for name in ("loop", "auto" if case.desc == "default" else "stacked"):
+    for name in ("reference", "auto" if case.desc == "default" else "eager"):
         model = network()
         optimizer = make(entry, case, list(model.parameters()), driver=name)
         for i in range(7):
@@ -122,7 +122,7 @@ def test_complex_parameters_are_pairs_of_real_ones(entry, case):
     ]
     mixed = [nn.Parameter(p) for p in (*mixed, torch.randn(10, 5, generator=random))]  # no complex matrices: links may choose
     real = [nn.Parameter(torch.view_as_real(p.detach()).clone() if p.is_complex() else p.detach().clone()) for p in mixed]
-    ours, theirs = (make(entry, case, params, driver="loop") for params in (mixed, real))  # fused kernels round otherwise
+    ours, theirs = (make(entry, case, params, driver="reference") for params in (mixed, real))  # fused kernels round otherwise
     for _ in range(3):
         for p, q in zip(mixed, real, strict=True):
             q.grad = torch.randn(q.shape, generator=random)
@@ -156,13 +156,13 @@ def twin_steps(build, shape):
 def test_a_complex_parameter_is_its_halves_where_a_real_one_may_be_cut_in_two(entry, case):
     """Torch asks that it be a pair of reals, and also its halves: both can be only where cutting a real one changes nothing."""
     for shape in ((6,), (4, 3)):
-        number, reals, halves = twin_steps(lambda params: make(entry, case, params, driver="loop"), shape)
+        number, reals, halves = twin_steps(lambda params: make(entry, case, params, driver="reference"), shape)
         if torch.allclose(reals, halves, rtol=1e-6, atol=1e-7):
             torch.testing.assert_close([number, number], [reals, halves])
         elif not torch.equal(number, reals):  # a rule takes a complex vector for the vector that it is
             for part in make(entry, case, [nn.Parameter(torch.ones(1))]).chain.parts.values():
                 everywhere = Chain(tuple(replace(link, only=None) for link in part.links))
-                number, reals, _ = twin_steps(lambda ps: everywhere.optimizer(ps, driver="loop"), shape)  # noqa: B023 (called at once)
+                number, reals, _ = twin_steps(lambda ps: everywhere.optimizer(ps, driver="reference"), shape)  # noqa: B023 (called at once)
                 assert torch.equal(number, reals)
 
 

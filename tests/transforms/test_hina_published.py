@@ -49,7 +49,7 @@ def test_mixtures_vary_every_keyword_of_the_recorded_runs():
     assert all(len({mixture[key] for mixture in mixtures}) > 1 for key in PUBLISHED)
 
 
-def difference(settings, relations, random, driver="loop", steps=30):
+def difference(settings, relations, random, driver="reference", steps=30):
     """Over all tensors and steps; gradients are left out at random, and a scheduler lowers the learning rate."""
     start = [random.standard_normal(shape) for shape in SHAPES]
     program = Program(start, relations, **settings)
@@ -71,7 +71,7 @@ def difference(settings, relations, random, driver="loop", steps=30):
     return worst, program
 
 
-@pytest.mark.parametrize("driver", ["loop", "stacked"])
+@pytest.mark.parametrize("driver", ["reference", "eager"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_mixture_of_techniques_runs_as_in_the_program(seed, driver):
     settings, relations, random = drawn(seed)

@@ -301,7 +301,7 @@ def test_a_group_without_any_gradient_stays_finite():
 
 def trajectory(*links, count=12, lr=0.1):
     p = param(3, 4, dtype=torch.float64)
-    optimizer = chain(t.Momentum(), t.LearningRate(lr=lr), *links).optimizer([p], driver="loop")  # no fused kernel
+    optimizer = chain(t.Momentum(), t.LearningRate(lr=lr), *links).optimizer([p], driver="reference")  # no fused kernel
     seen = []
     for i in range(count):
         steps(optimizer, start=i)

@@ -1,13 +1,15 @@
-"""Ways of executing a chain over the parameters of a step. ``loop`` is the reference that every other must equal.
+"""Ways of executing a chain over the parameters of a step. ``reference`` is the one that every other must equal.
 
-loop      one parameter at a time, eagerly
-stacked   small parameters of one shape as one, large ones in tiles of rows, the others one at a time, eagerly
-compiled  the same, each shape as one compiled graph, or one for each question to other tiles; a parameter that is one of many
-          is left whole, as its temporaries are few beside all; on a GPU no tiles, but some large ones of a shape in one call
-auto      compiled where all parameters are on a GPU that Triton works on, otherwise stacked
+reference  one parameter at a time, link by link
+eager      small parameters of any shapes in one buffer, by generated code (see ``execution``); large ones in tiles of rows;
+           others as in the reference
+compiled   small parameters of one shape as one, each shape as one compiled graph, or one for each question to other tiles; a
+           parameter that is one of many is left whole, as its temporaries are few beside all; on a GPU no tiles, but some large
+           ones of a shape in one call
+auto       compiled where all parameters are on a GPU that Triton works on, otherwise eager
 
-All but the loop hand a chain that is as a whole what a fused kernel of torch computes to that kernel, see ``fused``, unless it
-is to be compiled and has large parameters on a GPU, where a graph of its own is faster.
+All but the reference hand a chain that is as a whole what a fused kernel of torch computes to that kernel, see ``fused``,
+unless it is to be compiled and has large parameters on a GPU, where a graph of its own is faster.
 
 Compiling takes seconds to minutes. On a GPU an uncompiled step of ``ladam`` takes 12 times as long. On a CPU compiling is left
 to be asked for: it pays in a long run there too, but needs a compiler that is not everywhere.
@@ -60,7 +62,7 @@ class Driver(Protocol):
     ) -> bool: ...  # one step, if it is like the last; False, with nothing done, if not
 
 
-class Loop:
+class Reference:
     """One parameter after the other."""
 
     def __init__(self) -> None:
@@ -83,7 +85,7 @@ class Loop:
 
 DRIVERS: dict[str, Callable[[bool], Driver]] = {  # name -> what makes the driver of one optimizer, told of ``flatten``
     "auto": lambda flatten: Planned(compile=None, flatten=flatten),
-    "loop": lambda flatten: Loop(),
-    "stacked": lambda flatten: Planned(compile=False, flatten=flatten),
+    "reference": lambda flatten: Reference(),
+    "eager": lambda flatten: Planned(compile=False, flatten=flatten),
     "compiled": lambda flatten: Planned(compile=True, flatten=flatten),
 }

@@ -52,7 +52,7 @@ class Home(Members):
         if self.stacked:
             shape = (len(self.raw), *self.raw[0].shape)
             param, grad = (flat[: math.prod(shape)].view(shape) for flat in self.scratch)
-            param = param if self.buffer is None else self.buffer
+            param = param if self.buffer is None else self.buffer.view(shape)
             self.buffers = (param, list(param.unbind()), grad)
         params, *_ = self.tensors(None)
         tensors = [params, *self.state.values()]
@@ -108,6 +108,8 @@ class Untraceable(Exception):
 class Batch:
     """A home in one step."""
 
+    complaint = ""  # a warning that is due where the parameters run one by one
+
     def __init__(self, home: Home, grads: Sequence[Tensor], lr: Tensor, step: Step) -> None:
         self.home, self.links, self.label, self.step, self.lr = home, home.eager, home.label, step, lr
         self.plan = home.plan(step.total)
@@ -154,6 +156,7 @@ class Batch:
         except Untraceable:
             if sum(param.numel() for param in self.home.raw) <= HELD:
                 self.one_by_one(len(self.links), write=False)
+            self.complain()
 
     def make(self) -> None:
         """Make the graph of the whole step; Untraceable where there is none."""
@@ -167,6 +170,7 @@ class Batch:
         try:
             self.run(None)
         except Untraceable:
+            self.complain()
             self.one_by_one(len(self.links))
         else:
             if home.buffers is None or home.buffer is not None:
@@ -223,18 +227,22 @@ class Batch:
             raise Untraceable from error
 
     def attempted(self, trace: Callable[[], T]) -> T | None:
-        """The result of tracing; None, with a warning, where the chain cannot be traced."""
+        """The result of tracing; None, with a complaint to be made, where the chain cannot be traced."""
         try:
             return trace()
         except Exception as error:  # whatever tracing may raise
             shapes = dict.fromkeys(tuple(param.shape) for param in self.home.raw)
-            warnings.warn(
+            self.complaint = (
                 f"parameters of shape {', '.join(map(str, shapes))} run one by one: their chain cannot be traced "
-                f"({type(error).__name__}: {str(error).partition(chr(10))[0]})",
-                RuntimeWarning,
-                stacklevel=2,
+                f"({type(error).__name__}: {str(error).partition(chr(10))[0]})"
             )
             return None
+
+    def complain(self) -> None:
+        """Tell that the chain could not be traced, once it is known that it runs: a link that raises tells that itself."""
+        complaint, self.complaint = self.complaint, ""
+        if complaint:
+            warnings.warn(complaint, RuntimeWarning, stacklevel=2)
 
     def traced(self, program: Program, given: list[Tensor], compile: bool) -> Graph | None:
         ids, on_cpu = {id(number) for number in self.numbers}, given[0].device.type == "cpu"
@@ -253,7 +261,7 @@ class Batch:
         """The parameters as jobs, run up to the link at ``stop``, and written at the end of the chain."""
         home = self.home
         if self.jobs is None:
-            rows = zip(home.infos, home.states, strict=True)
+            rows = sorted(zip(home.infos, home.states, strict=True), key=lambda row: row[0].place)
             links = placed(home.split.links, home.raw[0].device)
             total = self.step.total
             self.jobs = [Job(info, links, self.lr, state, home.used, self.label, total) for info, state in rows]

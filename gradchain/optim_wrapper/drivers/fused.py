@@ -144,7 +144,7 @@ class Fused(Members):
         if self.stacked:
             shape = (len(self.raw), *self.raw[0].shape)
             param, self.gathered = (flat[: math.prod(shape)].view(shape) for flat in self.scratch)
-            self.param = param if self.buffer is None else self.buffer
+            self.param = param if self.buffer is None else self.buffer.view(shape)
             self.rows = list(self.param.unbind())
             self.vectors, self.scalars = [self.param], []
             self.taken = [[self.stacks[key]] for key in self.keys]

@@ -54,7 +54,7 @@ def parted(
     lists: dict[tuple[Kernel, Hashable], list[Row]] = {}
     small: dict[Hashable, list[Row]] = {}
     for (kernel, shared, form), kind in alike.items():
-        if kernel is None and not compile and not flatten and _small(kind[0]) and _counts_on_host(kind[0]):
+        if kernel is None and not compile and _small(kind[0]) and _counts_on_host(kind[0]):
             dtypes = tuple((key, dtype) for key, _, dtype in form[-1])
             small.setdefault((shared, dtypes), []).extend(kind)
             continue

@@ -83,7 +83,7 @@ class Planned:
     def _plan(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> Plan:
         if self.plan is None or self.watch is None or not self.plan.fits(optimizer, params, grads):
             kept = Kept({}, []) if self.plan is None else self.plan.kept
-            self.plan = None  # it holds parameters that may be moved
+            self.plan = self.ready = None  # they hold parameters that may be moved
             compile = compiling_pays(params) if self.compile is None else self.compile
             self.plan = Plan(optimizer, compile, self.flatten, kept, self.unfit)
             self.watch = watched(optimizer, self.unfit)
@@ -130,7 +130,7 @@ class Plan:
         for part in parts:
             buffer = (
                 moved([row.info.param for row in part.rows], self.kept.buffers, everything)
-                if flatten and part.stacked
+                if flatten and (part.stacked or part.flat)
                 else None
             )
             self._house(part, buffer, earlier)
@@ -175,18 +175,18 @@ class Plan:
     def _house(self, part: Part, buffer: Tensor | None, earlier: Kept) -> None:
         """Give parameters their home: the rows of a stack become their state."""
         common, first = self._common(part.rows, earlier), part.rows[0]
+        if buffer is not None and all(buffer is not one for one in self.kept.buffers):
+            self.kept.buffers.append(buffer)
         if part.flat:
             since = {key: float(value) for key, value in first.state.items() if counts(key) and key != "step"}
             states = {key: flat_state(part.rows, key, earlier, self.kept) for key in first.state if not counts(key)}
-            self.homes.append(FlatBucket(**common, buffers=states, since=since, scratch=self.memory))
+            self.homes.append(FlatBucket(**common, buffers=states, since=since, scratch=self.memory, buffer=buffer))
             return
         stacked = part.stacked and (part.kernel is None or buffer is not None or is_tiny(first))
         state: dict[str, Tensor] = {}
         for key in [key for key in first.state if not counts(key)] if stacked or part.kernel is None else ():
             state[key] = stacked_state(part.rows, key, earlier, self.kept) if stacked else local(first.state[key])
         scratch = self.scratch[_scratch_of(first)] if stacked else ()
-        if buffer is not None and all(buffer is not one for one in self.kept.buffers):
-            self.kept.buffers.append(buffer)
         if part.kernel is not None:
             keys = [key for link in first.links for key in link.state_keys]
             own: dict[str, Any] = {"stacked": stacked, "stacks": state, "buffer": buffer, "scratch": scratch}

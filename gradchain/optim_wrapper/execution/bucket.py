@@ -25,11 +25,14 @@ STACKED = 4  # parameters of one shape from which torch.stack gathers them faste
 class FlatBucket(Bucket):
     """A bucket that a generated function steps, on copies of parameters and gradients."""
 
+    buffer: Tensor | None = None  # of which the parameters are parts, see flat
+
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
         size = self.offsets[-1]
-        self.param = self.scratch.take("param", size, self.dtype, self.device)
+        lives_there = self.buffer is not None and self.buffer.dtype == self.dtype
+        self.param: Tensor = self.buffer if lives_there else self.scratch.take("param", size, self.dtype, self.device)  # pyright: ignore
         self.grad = self.scratch.take("grad", size, self.dtype, self.device)
         sizes = [param.numel() for param in self.raw]
         shapes = [param.shape for param in self.raw]
@@ -64,20 +67,34 @@ class FlatBucket(Bucket):
         host = (self.count + 1, *self.rest)
         for _, function, _ in self.last:
             function(host, (), ())
-        torch._foreach_copy_(self.raw, self.params)  # pyright: ignore[reportPrivateImportUsage]
+        self.scatter()
         self.advance()
 
     def gather(self, grads: Sequence[Tensor]) -> None:
         """Copy parameters and gradients into the buffers."""
         copy = torch._foreach_copy_  # pyright: ignore[reportPrivateImportUsage]
+        own = self.buffer is None
+        if self.buffer is not None and self.buffer is not self.param:
+            self.param.copy_(self.buffer)
         for run, (params, into) in enumerate(self.gathers):
             if into is not None:
                 members = self.members(run)
-                torch.stack(self.raw[members.start : members.stop], out=params)
                 torch.stack(grads[members.start : members.stop], out=into)  # pyright: ignore[reportArgumentType]
+                if own:
+                    torch.stack(self.raw[members.start : members.stop], out=params)
         if self.singles:
-            copy(self.single_params, self.single_raw)
             copy(self.single_grads, [grads[i] for i in self.singles])
+            if own:
+                copy(self.single_params, self.single_raw)
+
+    def scatter(self) -> None:
+        """Copy the new parameters to where they live."""
+        if self.buffer is None:
+            torch._foreach_copy_(self.raw, self.params)  # pyright: ignore[reportPrivateImportUsage]
+            return
+        if self.buffer is not self.param:
+            self.buffer.copy_(self.param)
+        torch.autograd.graph.increment_version(self.raw)  # written past them
 
 
 def _gather(bucket: FlatBucket, run: int) -> tuple[Tensor, Tensor | None]:
@@ -142,9 +159,10 @@ class FlatStep(Batch):
             for _ in self._execute(None):
                 pass
         except Untraceable:
+            self.complain()
             self.one_by_one(len(self.links))
         else:
-            torch._foreach_copy_(home.raw, home.params)  # pyright: ignore[reportPrivateImportUsage]
+            home.scatter()
             home.steps.add_(1)
         home.count += 1
         home.expected.copy_(home.steps)
