@@ -41,7 +41,7 @@ def _plan(options: argparse.Namespace) -> list[tuple[str, Shapes, dict[str, Make
         workloads = WORKLOADS if options.device == "cpu" else WORKLOADS | LARGE
         for name, shapes in workloads.items():
             flat = contestants.flattened() if max(map(math.prod, shapes)) <= SMALL else {}
-            plan.append((name, shapes, contestants.own() | flat | peers))
+            plan.append((name, shapes, contestants.defaults() | contestants.own() | flat | peers))
         plan += [(name, shapes, contestants.relational()) for name, shapes in RELATIONAL.items()]
     return [
         (workload, shapes, {name: make for name, make in makes.items() if re.search(options.only, name)})

@@ -43,9 +43,20 @@ CHAINS: dict[str, Callable[[], Chain]] = {
 }
 
 
+DEFAULTS: dict[str, Callable[[], Any]] = CHAINS | {  # measured with no driver named
+    name: partial(getattr(presets, name), lr=LR)
+    for name in ("lion", "c_adamw", "relativistic_adamw", "came", "adaptive_hina", "cameamp")
+}
+
+
 def fused(params: list[Tensor]) -> Any:
-    """What all are compared with."""
+    """The reference for ratios."""
     return torch.optim.AdamW(params, lr=LR, fused=True)
+
+
+def plain(params: list[Tensor]) -> Any:
+    """The reference for ratios on small networks, as everybody writes it there."""
+    return torch.optim.AdamW(params, lr=LR)
 
 
 def ours(make: Callable[[], Chain], driver: str, params: list[Tensor], **options: Any) -> Any:
@@ -69,6 +80,10 @@ def _torchzero(params: list[Tensor]) -> Any:
 
 def own(drivers: tuple[str, ...] = ("reference", "eager", "compiled")) -> dict[str, Make]:
     return {f"{name}, {driver}": partial(ours, make, driver) for name, make in CHAINS.items() for driver in drivers}
+
+
+def defaults() -> dict[str, Make]:
+    return {f"{name}, default": partial(ours, make, "auto") for name, make in DEFAULTS.items()}
 
 
 def flattened() -> dict[str, Make]:

@@ -24,10 +24,27 @@ def resnet18() -> Shapes:
     return [*shapes, (1000, 512), (1000,)]
 
 
-WORKLOADS: dict[str, Shapes] = {
+def sdxl_lora(rank: int = 16) -> Shapes:
+    """A and B of every linear layer that LoRA trainers adapt in SDXL: the U-Net's attention and both text encoders."""
+    layers: list[tuple[int, int]] = []
+    for width, blocks in ((640, 10), (1280, 60)):
+        block = [(width, width)] * 5 + [(2048, width)] * 2 + [(width, width), (width, 8 * width), (4 * width, width)]
+        layers += block * blocks
+    layers += [(640, 640)] * 10 + [(1280, 1280)] * 12
+    for width, blocks in ((768, 12), (1280, 32)):
+        layers += ([(width, width)] * 4 + [(width, 4 * width), (4 * width, width)]) * blocks
+    return [shape for inputs, outputs in layers for shape in ((rank, inputs), (outputs, rank))]
+
+
+SMALL: dict[str, Shapes] = {  # stepped beside torch.optim.AdamW(params), as everybody writes it for a small network
+    "PINN / 12 tensors": [(128, 2), (128,), *[(128, 128), (128,)] * 4, (1, 128), (1,)],
+    "4 tensors": [(64, 64), (64,), (10, 64), (10,)],
+}
+WORKLOADS: dict[str, Shapes] = SMALL | {
     "124M / 148 tensors": gpt2_small(),
     "ResNet-18": resnet18(),
     "500 LoRA matrices": [(8, 768), (768, 8)] * 250,
+    "SDXL LoRA": sdxl_lora(),
     "2,000 x 100": [(100,)] * 2000,
     "4096 x 4096": [(4096, 4096)],
 }

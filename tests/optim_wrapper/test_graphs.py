@@ -184,3 +184,27 @@ def test_compiled_nan_is_where_the_loop_has_it(shape):
         params.append(p.detach())
     assert params[0].isnan().any() and not params[0].isnan().all()
     torch.testing.assert_close(*params, rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # torch's about itself
+def test_a_graph_that_was_compiled_before_comes_from_the_cache_on_disk():
+    from torch._dynamo.utils import counters
+    from torch._inductor.utils import fresh_cache
+
+    def train():
+        p = param(*SHAPE)
+        optimizer = presets.ladam(lr=0.1).optimizer([p], driver="compiled")
+        for i in range(2):
+            p.grad = torch.sin(p.detach() + i)
+            optimizer.step()
+        return p
+
+    with fresh_cache():
+        counters.clear()
+        first = train()
+        assert counters["inductor"]["fxgraph_cache_bypass"] == 0 and counters["inductor"]["fxgraph_cache_miss"] > 0
+        compiled = counters["inductor"]["fxgraph_cache_miss"]
+        second = train()
+    assert counters["inductor"]["fxgraph_cache_miss"] == compiled and counters["inductor"]["fxgraph_cache_hit"] >= compiled
+    assert torch.equal(first, second)

@@ -13,7 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from gradchain.optim_wrapper.drivers.program import Program
 from gradchain.optim_wrapper.drivers.vectorized import decompositions, prepared, set_apart, store_early
@@ -173,7 +176,16 @@ def _through_inductor(body: fx.GraphModule, options: dict[str, Any]) -> Function
         from torch._inductor import config
         from torch._inductor.compile_fx import compile_fx_inner
 
-        with config.patch({name: value for name, value in options.items() if hasattr(config, name)}):
+        known = {name: value for name, value in options.items() if hasattr(config, name)}
+        with config.patch(known), tracing(_context_for_the_cache(examples)):
             graph = compile_fx_inner(copy, examples)
     call = getattr(graph, "current_callable", None) or graph  # without what torch does about each call
     return lambda *tensors: call(list(tensors))
+
+
+def _context_for_the_cache(examples: Sequence[Any]) -> TracingContext:
+    """The surroundings in which inductor uses its cache of graphs on disk: it asks for an environment of symbolic shapes."""
+    mode = next((x.fake_mode for x in examples if isinstance(x, FakeTensor)), None) or FakeTensorMode()
+    if mode.shape_env is None:
+        mode.shape_env = ShapeEnv()
+    return TracingContext(mode)
