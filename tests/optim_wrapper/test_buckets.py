@@ -14,6 +14,7 @@ from training import param
 from gradchain import Carry, Context, SharedTransform, Transform, chain, presets
 from gradchain import transforms as t
 from gradchain.optim_wrapper.drivers import graphs
+from gradchain.optim_wrapper.execution import functions
 from gradchain.optim_wrapper.execution.bucket import FlatBucket
 from gradchain.optim_wrapper.execution.scalars import FORMULAS
 
@@ -267,6 +268,24 @@ NUMBERS = [0.0, -0.0, 1.0, -1.0, 2.0, 0.5, 3.0, -3.0, 1e300, -1e300, 1e-300, mat
 UNARY = ("reciprocal", "sqrt", "exp", "expm1", "log", "neg", "abs", "floor")
 BINARY = {"add": "Tensor", "sub": "Tensor", "mul": "Tensor", "div": "Tensor", "pow": "Tensor_Tensor", "maximum": "default"}
 BINARY |= {"minimum": "default"} | dict.fromkeys(("lt", "le", "eq", "ne", "gt", "ge"), "Tensor")
+
+
+class TestCodeOfOtherOptimizers:
+    def test_an_optimizer_of_the_same_chain_traces_nothing(self, monkeypatch):
+        first, _ = run(presets.c_adamw(lr=0.1), "eager")
+        monkeypatch.setattr(functions, "trace", lambda *args: pytest.fail("traced again"))
+        second, _ = run(presets.c_adamw(lr=0.1), "eager")
+        assert all(map(torch.equal, first, second))
+
+    def test_other_numbers_are_other_numbers(self):
+        agree(presets.c_adamw(lr=0.1))
+        agree(presets.c_adamw(lr=0.3, betas=(0.5, 0.6)))
+
+    def test_a_method_that_was_replaced_is_traced(self, monkeypatch):
+        before, _ = run(chain(t.Lion(), t.LearningRate(lr=0.1)), "eager")
+        monkeypatch.setattr(t.Lion, "update", lambda self, carry, state, ctx: (carry, state))
+        after, _ = run(chain(t.Lion(), t.LearningRate(lr=0.1)), "eager")
+        assert not torch.equal(before[0], after[0])
 
 
 def test_shapes_with_functions_of_their_own_are_measured_before_the_next_one_runs():

@@ -196,7 +196,7 @@ class FlatStep(Batch):
             known: Any = self.step.graphs
             if key not in known:
                 with TRACING:
-                    known[key] = self.attempted(lambda: request.stretches(known))
+                    known[key] = self.attempted(request.stretches)
             if known[key] is None:
                 raise Untraceable
             home.functions[key] = [bind_stretch(home, stretch) for stretch in known[key]]

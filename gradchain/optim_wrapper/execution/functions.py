@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from gradchain.optim_wrapper.drivers.program import Answer, Program
+from gradchain.optim_wrapper.execution.cache import Recent
 from gradchain.optim_wrapper.execution.code import Writer
 from gradchain.optim_wrapper.execution.memory import Code, bound
 from gradchain.optim_wrapper.execution.runs import Bucket
@@ -18,6 +19,8 @@ from gradchain.optim_wrapper.execution.trace import Trace, trace
 from gradchain.optim_wrapper.execution.values import Kind, Values, alike
 
 Function = Callable[[Any, Any, Any], Any]
+TRACES: Recent[Trace] = Recent(256)
+CODES: Recent[list[Stretch]] = Recent(256)
 
 
 class Stretch(NamedTuple):
@@ -87,9 +90,20 @@ class Request:
         told = tuple((position, one.key) for position, one in self.heard.items())
         return (self.home.form, self.home.split.fixed, tuple(self.plan.values()), self.until, told)
 
-    def stretches(self, traces: dict[Hashable, Trace]) -> list[Stretch]:
-        """Trace the chain for each shape, and write the code of neighbors whose graphs match. traces: those known so far."""
-        made = [self._trace(run, traces) for run in range(len(self.home.runs))]
+    def stretches(self) -> list[Stretch]:
+        """The code of the bucket; that of another one, if its links and the forms of its parameters are the same."""
+        return CODES.get((self.key, self._surroundings), self._made)
+
+    @property
+    def _surroundings(self) -> Hashable:
+        """What else a trace depends on: methods, which may have been replaced, and torch's settings."""
+        kinds = [type(link.transform) for link in self.home.split.links]
+        methods = [getattr(kind, name, None) for kind in kinds for name in ("update", "refresh", "measure", "refresh_schedule")]
+        return (*methods, torch.get_default_dtype(), self.total)
+
+    def _made(self) -> list[Stretch]:
+        """Trace the chain for each shape, and write the code of neighbors whose graphs match."""
+        made = [self._trace(run) for run in range(len(self.home.runs))]
         found: list[Stretch] = []
         first = 0
         while first < len(made):
@@ -112,12 +126,12 @@ class Request:
         targets = [""] if self.until is not None else ["param", *(f"state{j}" for j in traces[0].changed)]
         return Writer(values, home.runs[first:stop], outputs, targets).written(sources)
 
-    def _trace(self, run: int, known: dict[Hashable, Trace]) -> Trace:
+    def _trace(self, run: int) -> Trace:
         home, answers = self.home, {position: one.answers[run] for position, one in self.heard.items()}
-        leaves = [leaf for answer in answers.values() for leaf in answer.leaves]
         told = tuple((position, answer.key) for position, answer in answers.items())
-        key = ("trace", home.run_forms[run], home.split.fixed, tuple(self.plan.values()), self.until, told)
-        if key not in known:
+        key = (home.run_forms[run], home.split.fixed, tuple(self.plan.values()), self.until, told, self._surroundings)
+
+        def made() -> Trace:
             states, since = tuple(home.buffers), tuple(home.since)
             rest: dict[str, Any] = {"answers": answers, "until": self.until, "total": self.total}
             program = Program(home.split.links, home.used, states, since, home.raw[0].dtype, self.plan, stacked=False, **rest)
@@ -125,8 +139,9 @@ class Request:
             dtypes = [home.dtype] * 2 + [buffer.dtype for buffer in home.buffers.values()]
             tensors = [torch.empty(s, dtype=d, device=home.device) for s, d in zip(shapes, dtypes, strict=True)]
             numbers = [torch.tensor(float(number), dtype=torch.float64) for number in self.host]
-            known[key] = trace(program, [*tensors, *numbers, *leaves])
-        return known[key]
+            return trace(program, [*tensors, *numbers, *(leaf for answer in answers.values() for leaf in answer.leaves)])
+
+        return TRACES.get(key, made)
 
 
 class Bound(NamedTuple):
