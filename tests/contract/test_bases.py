@@ -144,10 +144,11 @@ BASES = {  # a row of PRESETS -> the plain optimizer, with its hyperparameters w
 
 
 def trained(recipe, steps=10):
+    """By the reference: other drivers may join a product and a sum, which rounds once, where no link stands between them."""
     random = torch.Generator().manual_seed(0)
     shapes = [(4, 6), (5,), (3, 2, 2, 2), ()]
     params = [torch.nn.Parameter(torch.randn(shape, generator=random, dtype=torch.float64)) for shape in shapes]
-    optimizer = recipe.optimizer(params)
+    optimizer = recipe.optimizer(params, driver="reference")
     for _ in range(steps):
         for p in params:
             p.grad = torch.randn(p.shape, generator=random, dtype=torch.float64)

@@ -76,7 +76,7 @@ def test_a_refused_keyword_keeps_its_reason():
         (lambda: presets.muon_adamw().optimizer(params(), mouon={"lr": 0.1}), "muon"),
         (lambda: presets.adamw().optimizer(params(), drivr="reference"), "driver"),
         (lambda: presets.adamw().optimizer(params(), maximise=True), "maximize"),
-        (lambda: presets.adamw().optimizer(params(), driver="stackd"), "eager"),
+        (lambda: presets.adamw().optimizer(params(), driver="eagr"), "eager"),
         (lambda: presets.adamw().override({"bettas": (0.9, 0.99)}), "betas"),
         (lambda: presets.adamw()["momnts"], "moments"),
         (lambda: presets.adamw().without("normalise"), "normalize"),

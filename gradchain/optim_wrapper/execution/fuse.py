@@ -1,31 +1,32 @@
 """Products and sums as one operation, where torch has one: fewer calls, and fewer passes over memory.
 
-add(x, mul(y, a))                add(x, y, alpha=a)         a: a number of the host
-sub(x, mul(y, a))                sub(x, y, alpha=a)
-add(x, mul(y, z))                addcmul(x, y, z)           x, y, z: one number per element each
-add(x, mul(mul(y, z), a))        addcmul(x, y, z, value=a)
-add(x, div(y, z)), likewise      addcdiv(x, y, z)
+    add(x, mul(y, a))            add(x, y, alpha=a)              a: a number of the host
+    sub(x, mul(y, a))            sub(x, y, alpha=a)
+    add(x, mul(mul(y, a), y))    addcmul(x, y, y, value=a)       the update of a second moment; or mul(mul(y, y), a)
+
+Other products and quotients stay as they are. They may be an update, which would be rounded in another way than the link behind
+them sees it: a chain would change in the last digit when a link is taken out that does nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 
-from gradchain.optim_wrapper.execution.values import Kind, Values, name_of, value_of
+from gradchain.optim_wrapper.execution.values import Kind, Values, base_of, name_of, value_of
 
 
 @dataclass(frozen=True)
 class Fused:
     """An operation that takes the place of several."""
 
-    name: str  # add, sub, addcmul, addcdiv
+    name: str  # add, sub, addcmul
     tensors: tuple[int, ...]
-    factor: Any  # a node on the host, a number, or None
-    negative: bool = False  # whether to subtract
+    factor: Any  # a node on the host, or a number
 
     @property
     def inputs(self) -> tuple[fx.Node, ...]:
@@ -61,42 +62,50 @@ def _sum(values: Values, i: int, node: fx.Node, users: dict[int, int], kept: set
     terms = [values.root(values.place[arg]) if isinstance(arg, fx.Node) else None for arg in node.args]
     ways = [(0, 1)] if negative else [(0, 1), (1, 0)]
 
-    def own(j: int | None, names: tuple[str, ...]) -> bool:
-        return j is not None and j not in kept and users.get(j) == 1 and _plain(values, j, names)
+    def own(j: int | None) -> bool:
+        return j is not None and j not in kept and users.get(j) == 1 and _plain(values, j, ("mul.Tensor",))
 
     def flat(j: int | None) -> bool:
         return j is not None and values.kinds[j] is Kind.FLAT and value_of(values.first.nodes[j]).dtype == value_of(node).dtype
 
     for base, taken in ways:
         x, product = terms[base], terms[taken]
-        if not flat(x) or not own(product, ("mul.Tensor", "div.Tensor")) or x is None or product is None or x == product:
+        if not flat(x) or not own(product) or x is None or product is None or x == product:
             continue
         y, factor = _scaled(values, product)
-        if y is None:
-            pair = _pair(values, product, flat)
-            name = "addcmul" if _is_product(values, product) else "addcdiv"
-            inner, scale = _scaled(values, pair[0]) if pair is not None and own(pair[0], ("mul.Tensor",)) else (None, None)
-            if pair is not None and inner is not None and flat(inner):
-                return Fused(name, (x, inner, pair[1]), scale, negative)
-            if pair is not None:
-                return Fused(name, (x, *pair), None, negative)
-            continue
-        if not flat(y):
-            continue
-        if own(y, ("mul.Tensor", "div.Tensor")) and (pair := _pair(values, y, flat)) is not None:
-            return Fused("addcmul" if _is_product(values, y) else "addcdiv", (x, *pair), factor, negative)
-        return Fused("sub" if negative else "add", (x, y), factor)
+        square = None if negative else _square(values, product, y, factor, own)
+        if square is not None and flat(square[0]):
+            return Fused("addcmul", (x, square[0], square[0]), square[1])
+        if y is not None and flat(y):
+            return Fused("sub" if negative else "add", (x, y), factor)
     return None
 
 
-def _is_product(values: Values, i: int) -> bool:
-    return name_of(values.first.nodes[i]) == "mul.Tensor"
+def _square(values: Values, product: int, y: int | None, factor: Any, own: Callable[[int], bool]) -> tuple[int, Any] | None:
+    """(value, factor) of a product that is the square of a value times a number of the host."""
+    if y is not None:  # (z * z) * factor
+        first, second = _factors(values, y) if own(y) else (None, None)
+        return (first, factor) if first is not None and first == second else None
+    first, second = _factors(values, product)
+    for a, b in ((first, second), (second, first)):  # (z * factor) * z
+        if a is not None and own(a):
+            inner, factor = _scaled(values, a)
+            if inner is not None and inner == b:
+                return inner, factor
+    return None
+
+
+def _factors(values: Values, i: int) -> tuple[int | None, int | None]:
+    """The two factors of a product, where they are values."""
+    node = values.first.nodes[i]
+    if base_of(node) != "mul" or len(node.args) != 2:
+        return None, None
+    first, second = (values.root(values.place[arg]) if isinstance(arg, fx.Node) else None for arg in node.args)
+    return first, second
 
 
 def _scaled(values: Values, i: int) -> tuple[int | None, Any]:
     """(value, factor) of a product with a number of the host; (None, None) of another one."""
-    if not _is_product(values, i):
-        return None, None
     for a, b in (values.first.nodes[i].args, values.first.nodes[i].args[::-1]):
         on_host = isinstance(b, int | float) or (
             isinstance(b, fx.Node) and values.kinds[values.root(values.place[b])] is Kind.HOST
@@ -104,17 +113,6 @@ def _scaled(values: Values, i: int) -> tuple[int | None, Any]:
         if isinstance(a, fx.Node) and on_host and values.kinds[values.root(values.place[a])] is Kind.FLAT:
             return values.root(values.place[a]), b
     return None, None
-
-
-def _pair(values: Values, i: int, flat: Any) -> tuple[int, int] | None:
-    """The two factors of a product, or dividend and divisor, if both have one number per element."""
-    args = values.first.nodes[i].args
-    places = [values.root(values.place[arg]) if isinstance(arg, fx.Node) else None for arg in args[:2]]
-    if len(args) != 2 or values.first.nodes[i].kwargs or not all(map(flat, places)):
-        return None
-    first, second = places
-    assert first is not None and second is not None
-    return first, second
 
 
 def function_of(fused: Fused) -> Any:

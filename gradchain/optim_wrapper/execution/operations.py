@@ -55,10 +55,9 @@ class Operations(Scope):
         """A sum with the product that it takes in."""
         names = [self.held[j] for j in fused.tensors]
         self._release(self.values.inputs_of(i), at)
-        sign, factor = "-" if fused.negative else "", self._host(fused.factor) if fused.factor is not None else "1"
         word = "alpha" if len(names) == 2 else "value"
-        scaled = f", {word}={sign}{factor}" if sign or fused.factor is not None else ""
-        self.lines.append(f"{self._function(function_of(fused))}({', '.join(names)}{scaled}, out={self._place(i, at)})")
+        scaled = f"{word}={self._host(fused.factor)}"
+        self.lines.append(f"{self._function(function_of(fused))}({', '.join(names)}, {scaled}, out={self._place(i, at)})")
 
     def _reduction(self, node: fx.Node, rows: str, out: str) -> str:
         base = base_of(node)
