@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import pytest
 import torch
 from torch import Tensor
 from training import param, steps
@@ -48,6 +49,7 @@ class Roll(SharedTransform[Count]):
         return {"met": {info.place: info.state[f"{self.label}/met"].item() for info in infos if info.state}}
 
 
+@pytest.mark.filterwarnings("ignore:parameters of shape .* run one by one")  # the link looks at the number of the step
 def test_a_shared_link_with_a_refresh_schedule_meets_at_its_refreshes_only():
     MET.clear()
     frozen = param(2, seed=3).requires_grad_(False)
