@@ -97,7 +97,7 @@ def test_every_driver_gives_the_reference_s_numbers(entry, case):
             optimizer.step()
         model.requires_grad_()
         results.append((list(model.parameters()), [dict(optimizer.state[p]) for p in model.parameters()]))
-    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(*results, rtol=5e-5, atol=1e-5)  # single precision, and gradients follow the parameters
     assert [s.keys() for s in results[0][1]] == [s.keys() for s in results[1][1]]
 
 

@@ -169,7 +169,7 @@ class Fused(Members):
 
     def keep(self, lr: float) -> None:
         """Take the numbers of the coming steps."""
-        self.number = torch.zeros((), dtype=torch.float32)
+        self.number = torch.zeros((), dtype=torch.float32, device="cpu")
         self.numbers = [self.number] * len(self.raw)
 
     def repeat(self, grads: Sequence[Tensor | None]) -> None:

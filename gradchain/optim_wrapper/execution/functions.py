@@ -138,7 +138,7 @@ class Request:
             shapes = [home.runs[run].shape] * 2 + home.state_shapes[run]
             dtypes = [home.dtype] * 2 + [buffer.dtype for buffer in home.buffers.values()]
             tensors = [torch.empty(s, dtype=d, device=home.device) for s, d in zip(shapes, dtypes, strict=True)]
-            numbers = [torch.tensor(float(number), dtype=torch.float64) for number in self.host]
+            numbers = [torch.tensor(float(number), dtype=torch.float64, device="cpu") for number in self.host]
             return trace(program, [*tensors, *numbers, *(leaf for answer in answers.values() for leaf in answer.leaves)])
 
         return TRACES.get(key, made)

@@ -22,6 +22,7 @@ NUMBERS = {  # operation -> positions of arguments at which its torch function t
     "clamp": (1, 2),
     "lerp": (2,),
 }
+DOUBLE: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}  # whatever the caller's defaults are
 COMMUTE = ("add", "mul", "eq", "ne", "bitwise_and", "bitwise_or")
 COPIES = ("_to_copy", "clone", "detach", "alias", "lift_fresh_copy", "view", "_unsafe_view", "reshape", "expand")
 NO_OUT = ("isinf", "isnan", "isfinite")  # operations whose functions in torch take no ``out``
@@ -142,7 +143,7 @@ class Operations(Scope):
 
     def _column(self, i: int, numbers: Sequence[float]) -> str:
         counts = [run.count for run in self.runs]
-        column = torch.tensor(numbers, dtype=torch.float64).repeat_interleave(torch.tensor(counts))
+        column = torch.tensor([x for x, count in zip(numbers, counts, strict=True) for _ in range(count)], **DOUBLE)
         dtype = value_of(self.values.first.nodes[i]).dtype
         return self._constant(column.to(dtype) if dtype.is_floating_point else column)
 
@@ -187,4 +188,4 @@ class Operations(Scope):
     def _tensor_of(self, arg: Any, text: str) -> str:
         if isinstance(arg, fx.Node):
             return self._tensor(self.values.root(self.values.place[arg]))
-        return self._constant(torch.tensor(arg, dtype=torch.float64 if isinstance(arg, float) else None))
+        return self._constant(torch.tensor(arg, device="cpu", dtype=torch.float64 if isinstance(arg, float) else None))

@@ -13,6 +13,7 @@ from gradchain.optim_wrapper.execution.memory import Buffer, Run
 from gradchain.optim_wrapper.execution.schedule import Segment, Step
 from gradchain.optim_wrapper.execution.values import Kind, Values, value_of
 
+CPU = "cpu"  # where the numbers of a step are, whatever the caller's default device is
 PRIMITIVE = (bool, int, str, type(None))
 
 
@@ -81,10 +82,10 @@ class Scope:
         """A number of the host as a 0-d tensor."""
         dtype = value_of(self.values.first.nodes[i]).dtype
         if i in self.values.fixed:
-            return self._constant(torch.tensor(self.values.fixed[i], dtype=dtype))
+            return self._constant(torch.tensor(self.values.fixed[i], dtype=dtype, device="cpu"))
         if i not in self.tensors:
             self.tensors[i] = f"t{i}"
-            self.lines.append(f"t{i} = {self._function(torch.tensor)}(h{i}, dtype={self._constant(dtype)})")
+            self.lines.append(f"t{i} = {self._function(torch.tensor)}(h{i}, dtype={self._constant(dtype)}, device={CPU!r})")
         return self.tensors[i]
 
     def _copy(self, pairs: list[tuple[str, str]]) -> None:

@@ -37,7 +37,7 @@ def compiled_segment(values: Values, segment: Segment, run: int, count: int) -> 
         own = value_of(trace.nodes[i])
         batched = count > 1 and values.kinds[i] not in (Kind.HOST, Kind.COMMON)
         dims.append(0 if batched else None)
-        examples.append(torch.empty((count, *own.shape) if batched else own.shape, dtype=own.dtype))
+        examples.append(torch.empty((count, *own.shape) if batched else own.shape, dtype=own.dtype, device=own.device))
     for i in segment.inputs:
         if i in values.fixed or i in values.constants:
             constant = values.constants[i][run] if i in values.constants else _number(values, i)
@@ -69,7 +69,7 @@ def given(values: Values, segment: Segment) -> list[int]:
 
 
 def _number(values: Values, i: int) -> Tensor:
-    return torch.tensor(values.fixed[i], dtype=value_of(values.first.nodes[i]).dtype)
+    return torch.tensor(values.fixed[i], dtype=value_of(values.first.nodes[i]).dtype, device="cpu")
 
 
 def _shorter(module: fx.GraphModule) -> fx.GraphModule:
