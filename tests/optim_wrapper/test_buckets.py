@@ -294,6 +294,22 @@ def test_shapes_with_functions_of_their_own_are_measured_before_the_next_one_run
     agree(chain(t.Moments(), t.Laplacian(c2=0.2, min_spatial_size=1), t.Normalize(), *limits))
 
 
+@pytest.mark.parametrize("driver", ["auto", "eager"])
+def test_a_choice_that_is_taken_back_runs_the_function_of_the_first(driver):
+    """A hyperparameter that is no number asks for a function of its own; the repeated steps use that of the present choice."""
+    recipe, found = chain(t.Moments(), t.Normalize(), t.LearningRate(lr=0.1), t.SpeedLimit(speed_limit=0.01)), []
+    for name in (driver, "reference"):
+        params = [param(*shape, seed=i, dtype=torch.float64) for i, shape in enumerate([(6, 6), (6, 6), (5,)])]
+        optimizer = recipe.optimizer(params, driver=name)
+        for step, profile in enumerate(["lorentz", "tanh", *["lorentz"] * 4, "tanh", "tanh", "lorentz", "lorentz"]):
+            optimizer.param_groups[0]["speed_profile"] = profile
+            for p in params:
+                p.grad = torch.sin(3.0 * torch.arange(p.numel(), dtype=p.dtype) + step).reshape(p.shape)
+            optimizer.step()
+        found.append(params)
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
 class TestNumbersOfTheHost:
     @pytest.mark.parametrize("name", UNARY)
     def test_a_function_gives_torch_s_result(self, name):

@@ -78,7 +78,12 @@ class Planned:
 
     def repeat(self, optimizer: ChainOptimizer) -> bool:
         """Take a step like the last one; False, with nothing done, where it is not like that."""
-        return self.ready is not None and not _loops() and self.ready.take(optimizer, self)
+        if self.ready is None or _loops():
+            return False
+        if self.ready.take(optimizer, self):
+            return True
+        self.ready = None  # it may have taken some of the new numbers, and the step may raise
+        return False
 
     def _plan(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> Plan:
         if self.plan is None or self.watch is None or not self.plan.fits(optimizer, params, grads):

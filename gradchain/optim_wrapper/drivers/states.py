@@ -12,7 +12,7 @@ from gradchain.optim_wrapper.drivers.loop import Row
 
 
 class Kept(NamedTuple):
-    """What a plan leaves to the next, which uses it again where it fits."""
+    """Stacks and buffers of a plan that the next plan uses again if they fit."""
 
     stacks: dict[tuple[int, ...], Tensor]  # of states, by the ids of their rows
     buffers: list[Tensor]  # of which parameters are rows, with ``flatten``

@@ -44,6 +44,7 @@ class FlatBucket(Bucket):
         self.single_grads = [self.grads[i] for i in self.singles]
         self.single_raw = [self.raw[i] for i in self.singles]
         self.functions: dict[Hashable, list[Bound]] = {}
+        self.last: list[Bound] | None = None  # those of the last step; None where it was taken one by one
 
     def batch(self, grads: Sequence[Tensor | None], lr: Tensor, step: Step) -> FlatStep:
         return FlatStep(self, [grads[place] for place in self.places], lr, step)  # pyright: ignore[reportArgumentType]
@@ -54,18 +55,17 @@ class FlatBucket(Bucket):
 
     def repeats(self) -> bool:
         """Whether the last step went through functions."""
-        return len(self.functions) > 0
+        return self.last is not None
 
     def keep(self, lr: float) -> None:
         """Take the numbers of the coming steps."""
         self.rest = (lr, *self.since.values(), *self.split.floats)
-        self.last = list(self.functions.values())[-1]
 
     def repeat(self, grads: Sequence[Tensor | None]) -> None:
         """Take a step like the last one, with gradients by place."""
         self.gather([grads[place] for place in self.places])  # pyright: ignore[reportArgumentType]
         host = (self.count + 1, *self.rest)
-        for _, function, _ in self.last:
+        for _, function, _ in self.last or ():
             function(host, (), ())
         self.scatter()
         self.advance()
@@ -98,7 +98,7 @@ class FlatBucket(Bucket):
 
 
 def _gather(bucket: FlatBucket, run: int) -> tuple[Tensor, Tensor | None]:
-    """Where the parameters and gradients of a run are gathered at once, if they are many."""
+    """The buffers that ``torch.stack`` fills for a run: parameters and gradients, or None if the run is short."""
     one, start = bucket.runs[run], bucket.offsets[run]
     shape = bucket.raw[bucket.starts[run]].shape
     parts = [
@@ -132,7 +132,7 @@ class FlatStep(Batch):
             return [(job.info, job.measure(link)) for job in self.one_by_one(position)]
 
     def _measured(self, position: int) -> list[Tensor]:
-        """What the shared link there measures of each parameter."""
+        """The measurement of each parameter for the shared link there."""
         home, rows = self.home, list[Tensor]()
         for (stretch, _, buffers), result in self._execute(position):
             runs = home.runs[stretch.first : stretch.stop]
@@ -159,9 +159,11 @@ class FlatStep(Batch):
             for _ in self._execute(None):
                 pass
         except Untraceable:
+            home.last = None
             self.complain()
             self.one_by_one(len(self.links))
         else:
+            home.last = home.functions[self._request(None).key]
             home.scatter()
             home.steps.add_(1)
         home.count += 1

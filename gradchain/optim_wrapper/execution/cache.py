@@ -1,4 +1,4 @@
-"""What was traced and written for one optimizer serves the next one of the same chain: a study makes hundreds of them."""
+"""A cache of traces and code for all optimizers of the process: a study makes hundreds of optimizers of few chains."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def told(home: Bucket, answers: Sequence[Any]) -> Told:
 
 @dataclass
 class Request:
-    """What a bucket is to run: the whole chain, or the part that measures for the shared link at ``until``."""
+    """A function that a bucket needs: the whole chain, or the part that measures for the shared link at ``until``."""
 
     home: Bucket
     plan: Mapping[str, tuple[bool, bool]]  # by link: at work, refreshed
@@ -96,7 +96,7 @@ class Request:
 
     @property
     def _surroundings(self) -> Hashable:
-        """What else a trace depends on: methods, which may have been replaced, and torch's settings."""
+        """The rest that a trace depends on: methods, which may have been replaced, and torch's settings."""
         kinds = [type(link.transform) for link in self.home.split.links]
         methods = [getattr(kind, name, None) for kind in kinds for name in ("update", "refresh", "measure", "refresh_schedule")]
         return (*methods, torch.get_default_dtype(), self.total)

@@ -104,7 +104,7 @@ class Ready:
 
 
 def ready(optimizer: ChainOptimizer, drive: Planned, plan: Plan) -> Ready | None:
-    """What takes the next step if it is like the last; None where a step is more than a plan and its numbers."""
+    """A Ready for the next step; None if a step of this optimizer is more than a plan and its numbers."""
     known = all(isinstance(home, FlatBucket | Fused) and home.steps.device.type == "cpu" for home in plan.homes)
     if not known or plan.odd or plan.sharded or not plan.homes or not _is_simple(optimizer) or drive.watch is None:
         return None

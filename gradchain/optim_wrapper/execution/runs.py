@@ -74,7 +74,7 @@ class Bucket(Members):
         return plan_of(self.split.links, lambda: self.count + 1, self.since, total)
 
     def kind_of_state(self, position: int, first: int, stop: int) -> Kind:
-        """How many numbers a state has, in the parameters of some runs."""
+        """The kind of a state in the parameters of some runs."""
         shapes = [self.state_shapes[r][position] for r in range(first, stop)]
         if shapes == [self.runs[r].shape for r in range(first, stop)]:
             return Kind.FLAT

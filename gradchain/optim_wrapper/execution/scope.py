@@ -19,7 +19,7 @@ PRIMITIVE = (bool, int, str, type(None))
 
 @dataclass
 class Scope:
-    """What the code of some matched graphs has named so far."""
+    """The names that the code of some matched graphs has so far."""
 
     values: Values
     runs: Sequence[Run]

@@ -19,11 +19,9 @@ from torch import Tensor, fx
 from gradchain.optim_wrapper.execution.scalars import FORMULAS
 from gradchain.optim_wrapper.execution.trace import Trace
 
-aten = torch.ops.aten
 REDUCTIONS = {"sum.default", "mean.default", "amax.default", "amin.default", "all.default", "any.default"}
 SAME = {"alias", "detach", "view", "_unsafe_view", "reshape", "clone", "expand", "lift_fresh_copy"}  # if the shape is the same
 FILLED = {"zeros_like": 0.0, "ones_like": 1.0}
-CREATED = {"scalar_tensor.default", "ones.default", "zeros.default", "full.default"}
 
 
 class Kind(Enum):
