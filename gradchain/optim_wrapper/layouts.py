@@ -8,6 +8,7 @@ the number of questions along the chain, however many parameters there are.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
@@ -39,7 +40,8 @@ class Whole:
         return torch.linalg.vector_norm(x)
 
     def pad(self, x: Tensor, dim: int) -> Tensor:
-        return torch.cat((x.narrow(dim, x.shape[dim] - 1, 1), x, x.narrow(dim, 0, 1)), dim)
+        outer = (slice(None),) * (dim % x.dim())  # narrow() would make sizes of a stack fixed where they are symbols
+        return torch.cat((x[(*outer, slice(-1, None))], x, x[(*outer, slice(0, 1))]), dim)
 
     def on_whole(self, work: Callable[..., Any], *xs: Tensor, like: int = 1) -> Any:
         return work(*xs)
@@ -132,7 +134,7 @@ class Pieces:
         if not self._along(x, dim):
             return x.shape[dim]
         flattened = x.dim() == 2 and len(self.local_shape) > 2 and dim == 1
-        return self.whole_shape[1:].numel() if flattened else self.whole_shape[dim]
+        return math.prod(self.whole_shape[1:]) if flattened else self.whole_shape[dim]
 
     def shape(self, x: Tensor) -> torch.Size:
         return torch.Size([self._extent(x, d) for d in range(x.dim())])
@@ -144,7 +146,7 @@ class Pieces:
         return self.ask(Sum(part, along)) if along else part
 
     def mean(self, x: Tensor, dim: int | None = None) -> Tensor:
-        return self.sum(x, dim) / max(1, self.shape(x).numel() if dim is None else self._extent(x, dim))
+        return self.sum(x, dim) / max(1, math.prod(self.shape(x)) if dim is None else self._extent(x, dim))
 
     def dot(self, x: Tensor, y: Tensor) -> Tensor:
         return self.sum(x * y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ def no_factors(param: Tensor) -> Factors:
 
 def averaged(old: Factors, square: Tensor, beta: Tensor | float, layout: Layout) -> Factors:
     """Exponential averages of the row and column means; squares are capped where their sum would overflow."""
-    square = square.clamp(max=torch.finfo(square.dtype).max / max(1, layout.shape(square).numel()))
+    square = square.clamp(max=torch.finfo(square.dtype).max / max(1, math.prod(layout.shape(square))))
     row, column = (layout.mean(square, dim=dim) for dim in (-1, -2))
     return Factors(beta * old.row + (1 - beta) * row, beta * old.column + (1 - beta) * column)
 

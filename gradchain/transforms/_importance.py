@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -41,7 +42,7 @@ def change(size: Tensor, start: Tensor) -> Tensor:
 def intrinsic(param: Tensor, layout: Layout) -> Tensor:
     """Variance of the elements times the share of them that are not practically 0; nan for a single element."""
     deviation = param - layout.mean(param)
-    variance = layout.dot(deviation, deviation) / (layout.shape(param).numel() - 1)
+    variance = layout.dot(deviation, deviation) / (math.prod(layout.shape(param)) - 1)
     return variance * (1 - layout.mean((param.abs() < 1e-6).to(param.dtype)))
 
 

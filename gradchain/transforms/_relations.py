@@ -23,7 +23,7 @@ class Meeting(NamedTuple):
     """What one parameter is told: its own matrix and place, and all matrices, its own among them; none if it is no matrix."""
 
     own: Tensor
-    place: int
+    place: Tensor  # 0-d: a number in Python would be another graph for each parameter
     peers: tuple[Peers, ...]
 
 
@@ -57,7 +57,8 @@ def meetings(measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> list[Mee
         if able[i]:
             kinds.setdefault((matrix.shape, matrix.dtype, matrix.device), []).append(i)
     peers = tuple(_peers([measured[i] for i in members], [infos[i].place for i in members]) for members in kinds.values())
-    return [Meeting(own, infos[i].place, peers if able[i] else ()) for i, own in enumerate(measured)]
+    places = [torch.tensor(info.place, dtype=torch.float64, device="cpu") for info in infos]
+    return [Meeting(own, places[i], peers if able[i] else ()) for i, own in enumerate(measured)]
 
 
 def resting(infos: Sequence[ParamInfo]) -> list[ParamInfo]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -27,11 +28,11 @@ def laplacian(a: Tensor, layout: Layout, stencil: str) -> Tensor:
 def _differences(a: Tensor, layout: Layout, stencil: str) -> Tensor:
     shape = layout.shape(a)
     if len(shape) < 2:
-        if shape.numel() < 4:
+        if math.prod(shape) < 4:
             return torch.zeros_like(a)
         p = layout.pad(a, 0)
         return p[:-2] - 2 * a + p[2:]
-    if min(shape[0], shape[1:].numel()) < 3:
+    if shape[0] < 3 or math.prod(shape[1:]) < 3:
         return torch.zeros_like(a)
     f = a.reshape(a.shape[0], -1)
     rows = layout.pad(f, 0)

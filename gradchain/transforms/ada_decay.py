@@ -20,6 +20,7 @@ Differs  where all |g| are equal the sources divide 0, or what rounding makes of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -69,7 +70,7 @@ class GroupAdaDecay(_Decay, SharedTransform):
     def measure(self, carry: Carry, state: NoState, ctx: Context) -> Tensor:
         size, layout = carry.grad.abs(), ctx.layout
         total = layout.sum(size)
-        return torch.stack((total, layout.dot(size, size), torch.full_like(total, layout.shape(size).numel())))
+        return torch.stack((total, layout.dot(size, size), torch.full_like(total, math.prod(layout.shape(size)))))
 
     @override
     def share(self, measured: Sequence[Tensor], infos: Sequence[ParamInfo]) -> Sequence[Any]:

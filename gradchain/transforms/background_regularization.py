@@ -20,6 +20,7 @@ Differs  there the threshold is absolute, so that with gradients of usual size e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
@@ -77,7 +78,7 @@ class BackgroundRegularization(SharedTransform[BackgroundRegularizationState]):
     ) -> tuple[Carry, BackgroundRegularizationState]:
         g, layout, y = carry.signal, ctx.layout, self.background_decay
         scale = (y * state.scale + (1 - y) * ctx.shared).to(g.dtype)
-        elements = layout.shape(g).numel()
+        elements = math.prod(layout.shape(g))
         variance = layout.sum((g - layout.mean(g)) ** 2) / max(1, elements - 1)
         seen = state.seen + 1
         even = variance < self.background_threshold * scale / (1 - y**seen)

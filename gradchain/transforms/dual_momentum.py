@@ -20,6 +20,7 @@ Differs  on LoRA's matrices the original multiplies the stored s by 1.2 at every
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -40,7 +41,7 @@ class DualMomentumState(NamedTuple):
 
 def _cosine(x: Tensor, y: Tensor, layout: Layout) -> Tensor:
     shape = layout.shape(x)
-    if len(shape) > 1 and shape.numel() >= LARGE:
+    if len(shape) > 1 and math.prod(shape) >= LARGE:
         return layout.dot(x, y) / (layout.norm(x) * layout.norm(y)).clamp(min=1e-12)
     lengths = layout.sum(x * x, dim=0).sqrt() * layout.sum(y * y, dim=0).sqrt()
     return layout.sum(x * y, dim=0) / lengths.clamp(min=1e-12)

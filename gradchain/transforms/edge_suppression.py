@@ -18,6 +18,7 @@ Differs  there the threshold is absolute, so that it never acts on gradients and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
@@ -52,9 +53,9 @@ class EdgeSuppression(Transform[EdgeSuppressionState]):
     @override
     def update(self, carry: Carry, state: EdgeSuppressionState, ctx: Context) -> tuple[Carry, EdgeSuppressionState]:
         u, y, shape = carry.update, self.edge_decay, ctx.layout.shape(carry.update)
-        if len(shape) < 2 or shape.numel() == 0:
+        if len(shape) < 2 or math.prod(shape) == 0:
             return carry, state
-        rms = ctx.layout.norm(u) / shape.numel() ** 0.5
+        rms = ctx.layout.norm(u) / math.prod(shape) ** 0.5
         x = u / torch.where(rms > 0, rms, 1)
         h = y * state.history + (1 - y) * edges(x, ctx.layout, self.edge_threshold)
         return carry._replace(update=u * self._factor(h)), EdgeSuppressionState(h)

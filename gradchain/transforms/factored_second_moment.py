@@ -15,6 +15,7 @@ Differs  the paper adds e to g^2; torch, and this link, floor the estimate inste
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -56,7 +57,7 @@ class FactoredSecondMoment(Transform[FactoredState]):
             v = (1 - w) * state.full + w * g * g
             state = state._replace(full=v)
         else:
-            square = (g * g).clamp(max=torch.finfo(g.dtype).max / max(1, ctx.layout.shape(g).numel()))  # sums stay finite
+            square = (g * g).clamp(max=torch.finfo(g.dtype).max / max(1, math.prod(ctx.layout.shape(g))))  # sums stay finite
             row = (1 - w) * state.row + w * ctx.layout.mean(square, dim=-1)
             column = (1 - w) * state.column + w * ctx.layout.mean(square, dim=-2)
             v = row * column / ctx.layout.mean(row, dim=-2).clamp(min=e)

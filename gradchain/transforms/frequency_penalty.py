@@ -17,6 +17,7 @@ Differs  there the mask stands on unshifted bins, so that it keeps the slow part
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -39,7 +40,7 @@ class FrequencyPenalty(Transform):
     @override
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
         shape = ctx.layout.shape(carry.update)
-        if len(shape) != 2 or shape.numel() == 0:
+        if len(shape) != 2 or math.prod(shape) == 0:
             return carry, state
         fast = ctx.layout.on_whole(self._high_pass, carry.update)
         return carry._replace(update=carry.update - self.frequency_penalty * fast), state

@@ -24,6 +24,7 @@ Differs  there the score is absolute and falls like 0.95^(t / 100) where gradien
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -70,7 +71,7 @@ class Importance(SharedTransform[ImportanceState]):
     @override
     def measure(self, carry: Carry, state: ImportanceState, ctx: Context) -> Tensor:
         layout, w = ctx.layout, carry.param
-        rms = layout.norm(carry.grad) / max(1, layout.shape(w).numel()) ** 0.5
+        rms = layout.norm(carry.grad) / max(1, math.prod(layout.shape(w))) ** 0.5
         parts = (rms * steadiness(state.norms), change(layout.norm(w), state.start), intrinsic(w, layout))
         return torch.stack([part.to(w.dtype) for part in parts]).nan_to_num(posinf=0)
 

@@ -23,6 +23,7 @@ Differs  the package floors the smoothed variance at eps (here a link of its own
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -54,7 +55,7 @@ class _Smoothing(Transform):
             )
 
     def applies(self, x: Tensor, ctx: Context) -> bool:
-        return ctx.layout.shape(x).numel() >= self.min_spatial_size
+        return math.prod(ctx.layout.shape(x)) >= self.min_spatial_size
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -17,6 +17,7 @@ Differs  the authors' code transforms the impulse [-2, 1, 0, ..., 1], which for 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -41,6 +42,6 @@ class LaplacianSmoothing(Transform):
             damping = 1 + 4 * self.sigma * torch.sin(torch.pi * k / n).square()
             return torch.fft.irfft(torch.fft.rfft(g.flatten()) / damping, n=n).reshape(g.shape)
 
-        if ctx.layout.shape(carry.update).numel() < 2:
+        if math.prod(ctx.layout.shape(carry.update)) < 2:
             return carry, state
         return carry._replace(update=ctx.layout.on_whole(smoothed, carry.update)), state

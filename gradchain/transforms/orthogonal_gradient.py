@@ -15,6 +15,7 @@ Differs  there a gradient parallel to the parameter is replaced by rounding nois
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -36,7 +37,7 @@ class OrthogonalGradient(Transform):
     @override
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
         g, w = carry.update, carry.param
-        if ctx.layout.shape(w).numel() < 2:
+        if math.prod(ctx.layout.shape(w)) < 2:
             return carry, state
         (o, left), length = remainder(g, w, ctx.layout), ctx.layout.norm(g)
         usable = left > self.tolerance * length

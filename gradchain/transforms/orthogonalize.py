@@ -61,7 +61,7 @@ class Orthogonalize(Transform):
             return carry, state
         a, b, c = COEFFICIENTS[self.ns_coefficients]
         steps, eps, narrow = self.ns_steps, self.ns_eps, self.ns_precision == "bfloat16"
-        tall = shape[0] > shape[1:].numel()
+        tall = shape[0] > math.prod(shape[1:])
 
         def orthogonal(u: Tensor) -> Tensor:
             x = u.bfloat16() if narrow else u
@@ -74,5 +74,5 @@ class Orthogonalize(Transform):
                 x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
             return (x.mT if tall else x).reshape(u.shape).to(u.dtype)
 
-        factor = _factor(self.adjust_lr_fn, shape[0], shape[1:].numel())
+        factor = _factor(self.adjust_lr_fn, shape[0], math.prod(shape[1:]))
         return carry._replace(update=factor * ctx.layout.on_whole(orthogonal, carry.update)), state

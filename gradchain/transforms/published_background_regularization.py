@@ -14,6 +14,7 @@ Differs  nothing known. With gradients of usual size it is always on; Background
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -36,6 +37,6 @@ class PublishedBackgroundRegularization(Transform):
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
         g, layout = carry.signal, ctx.layout
         squares = layout.sum((g - layout.mean(g)) ** 2)
-        variance = squares / max(1, layout.shape(g).numel() - 1)
+        variance = squares / max(1, math.prod(layout.shape(g)) - 1)
         factor = torch.where(variance < self.background_threshold, 0.5, 1.0)
         return carry._replace(update=carry.update * factor.to(g.dtype)), state

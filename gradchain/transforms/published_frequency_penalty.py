@@ -16,6 +16,7 @@ Differs  nothing known; computed here from half the spectrum with the even part 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -54,7 +55,7 @@ class PublishedFrequencyPenalty(Transform):
     @override
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
         shape = ctx.layout.shape(carry.update)
-        if len(shape) != 2 or shape.numel() == 0:
+        if len(shape) != 2 or math.prod(shape) == 0:
             return carry, state
         penalty = ctx.layout.on_whole(_low_magnitudes, carry.update)
         return carry._replace(update=carry.update - self.frequency_penalty * penalty), state

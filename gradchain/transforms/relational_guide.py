@@ -31,6 +31,7 @@ Differs  the programs divide by k where fewer neighbors exist, clip, and scale b
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
@@ -84,7 +85,7 @@ class _Guide(Transform[Relations]):
             return torch.zeros_like(guide).scatter(0, order, guide).reshape(update.shape)
 
         u = carry.update
-        if ctx.layout.shape(u).numel() < 2:
+        if math.prod(ctx.layout.shape(u)) < 2:
             return carry, state
         guide = ctx.layout.on_whole(guided, u, *state)
         return carry._replace(update=u + self.strength(carry, ctx) * guide), state

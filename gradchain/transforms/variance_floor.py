@@ -14,6 +14,7 @@ Differs  there the floor comes with the Laplacian and cannot be had without it. 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -35,6 +36,6 @@ class VarianceFloor(Transform):
 
     @override
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
-        if ctx.layout.shape(carry.second_moment).numel() < self.floor_min_size:
+        if math.prod(ctx.layout.shape(carry.second_moment)) < self.floor_min_size:
             return carry, state
         return carry._replace(second_moment=carry.second_moment.clamp(min=self.floor)), state

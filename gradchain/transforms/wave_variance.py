@@ -21,6 +21,7 @@ Differs  as published, gradients above E lower the variance, so that steps grow 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -79,7 +80,7 @@ class WaveVariance(Transform[WaveState]):
     def update(self, carry: Carry, state: WaveState, ctx: Context) -> tuple[Carry, WaveState]:
         q, v, d = carry.update * carry.update, state.current, self.wave_damping
         pull = self.wave_kappa * (q - v)
-        if ctx.layout.shape(v).numel() >= self.min_spatial_size:
+        if math.prod(ctx.layout.shape(v)) >= self.min_spatial_size:
             pull = pull + self.c2 * laplacian(v, ctx.layout, self.stencil)
         moved = _unbounded(v + (1 - d) * (v - state.previous) + self.wave_dt**2 * pull)
         first = ctx.step == 1
@@ -120,7 +121,7 @@ class PublishedWaveVariance(Transform[PublishedWaveState]):
         given = ctx.layout.mean(q) * (self.wave_E0 == 0) + self.wave_E0**2
         energy = torch.where(first, given, state.energy).to(state.energy.dtype)
         pull = -self.wave_kappa * (q - energy)
-        if ctx.layout.shape(v).numel() >= self.min_spatial_size:
+        if math.prod(ctx.layout.shape(v)) >= self.min_spatial_size:
             pull = pull + self.c2 * laplacian(v, ctx.layout, self.stencil)
         moved = _unbounded((2 - d) * v - (1 - d) * state.previous + self.wave_dt**2 * pull)
         new = torch.where(first, q, moved).clamp(min=self.wave_floor)

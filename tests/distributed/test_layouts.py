@@ -13,8 +13,8 @@ from torch import nn
 from gradchain import ChainError, Transform, chain, presets
 from gradchain import transforms as t
 from gradchain.optim_wrapper.drivers import graphs
-from gradchain.optim_wrapper.drivers.batch import Home
 from gradchain.optim_wrapper.drivers.fused import Fused
+from gradchain.optim_wrapper.execution.kernels import KernelBucket
 
 pytestmark = pytest.mark.slow
 SHAPES = [(7, 5), (4, 6), (1, 9), (9,), (5, 3, 2, 2), (2, 2), ()]
@@ -493,7 +493,7 @@ def test_pieces_run_as_other_tensors_do_where_the_chain_asks_nothing_of_other_ra
         results["planned", name], ([(7, 5), (4, 6)], [(7, 5), (4, 6), (1, 9)]), strict=True
     ):
         assert far <= 1e-12 and plans == (1 if name == "asks" else 2)
-        assert homes == {Home} if name != "fused" else homes == {Fused}
+        assert homes == {Fused if name == "fused" else KernelBucket}
         assert odd == (everywhere if name == "asks" else empty)
 
 

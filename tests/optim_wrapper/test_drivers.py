@@ -11,6 +11,8 @@ from training import param, steps
 from gradchain import chain, presets
 from gradchain import transforms as t
 from gradchain.optim_wrapper.drivers import graphs, plan
+from gradchain.optim_wrapper.execution import compiler, ready
+from gradchain.types import Transform
 
 SHAPES = [(4, 6), (5,), (4, 6), (3, 2, 2), (4, 6), (5,), ()]
 
@@ -91,7 +93,7 @@ def test_a_compiler_that_fails_is_told_of_once_and_the_graph_runs_uncompiled(mon
         ours = trained(presets.nadam(), "compiled", 5, [(4, 6), (4, 6)])
     told = [str(w.message) for w in caught if issubclass(w.category, RuntimeWarning)]
     assert len(told) == 1 and "runs uncompiled (RuntimeError: no compiler)" in told[0]
-    assert len(asked) == 2  # both forms were tried, once
+    assert len(asked) == 4  # both forms were tried, once with symbols for sizes and once with numbers
     agree(ours, trained(presets.nadam(), "reference", 5, [(4, 6), (4, 6)]))
 
 
@@ -124,7 +126,7 @@ def test_a_scheduler_makes_no_new_graph(monkeypatch):
             p.grad = torch.sin(p.detach() + i)
         optimizer.step()
         scheduler.step()
-    assert len(compiled) == 2  # a stack of two, and one alone
+    assert len(compiled) == 2  # for matrices, and for vectors
     assert not torch._dynamo.utils.counters["stats"]  # dynamo has not been asked at all
 
 
@@ -146,13 +148,63 @@ def test_rows_of_a_stack_are_the_parameters_state():
 
 
 @pytest.mark.parametrize("triton", [True, False])
-def test_without_being_asked_only_a_gpu_with_a_compiler_is_compiled_for(triton, monkeypatch):
-    monkeypatch.setattr(plan, "has_triton", lambda: triton)
-    here, there = param(3), SimpleNamespace(is_cuda=True)
-    assert [plan.compiling_pays(params) for params in ([there, there], [there, here], [here])] == [triton, False, False]
-    optimizer = presets.ladam().optimizer([param(4, 4)])
-    steps(optimizer, 1)
-    assert not optimizer._drive.plan.compile
+def test_without_being_asked_a_gpu_is_compiled_for_where_triton_is(triton, monkeypatch):
+    monkeypatch.setattr(compiler, "has_triton", lambda: triton)
+    here, there = param(3), SimpleNamespace(is_cuda=True, device=torch.device("cuda"))
+    pays = [compiler.compiling_pays(params) for params in ([there, there], [there, here], [here], [])]
+    assert pays == [triton, False, False, False]
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_without_being_asked_large_parameters_are_compiled_where_a_compiler_is(found, monkeypatch, caplog):
+    monkeypatch.setattr(compiler, "REPAID", 100)
+    monkeypatch.setattr(compiler.shutil, "which", lambda name: name if found else None)
+    monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: body.forward)
+    compiler._found.cache_clear()
+    for shapes, compiled in (([(4, 4)], False), ([(40, 4)], found), ([(9, 9), (5, 4)], found)):
+        ours = presets.ladam().optimizer([param(*shape) for shape in shapes])
+        steps(ours, 1)
+        assert ours._drive.plan.compile is compiled
+    assert len(caplog.records) == (not found)  # told once, not for each optimizer
+    compiler._found.cache_clear()
+
+
+def test_a_compiler_that_is_asked_for_and_missing_is_told_of(monkeypatch):
+    monkeypatch.setattr(compiler.shutil, "which", lambda name: None)
+    ours = presets.ladam().optimizer([param(4, 4)], driver="compiled")
+    with pytest.warns(RuntimeWarning, match="C\\+\\+ compiler '.*' was not found. Install one"):
+        steps(ours, 1)
+    assert not ours._drive.plan.compile
+
+
+def test_one_graph_serves_all_shapes_of_a_number_of_dimensions(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: compiled.append(body) or body.forward)
+    shapes = [(40, 30), (30, 40), (20, 20), (7, 90), (6, 5, 4), (4, 4, 4), (50,), (60,)]
+    agree(trained(presets.ladam(), "compiled", 3, shapes), trained(presets.ladam(), "reference", 3, shapes))
+    assert len(compiled) == 3
+
+
+def test_a_graph_is_not_used_for_sizes_that_its_links_treat_in_another_way(monkeypatch):
+    """Laplacian leaves alone what has fewer than 16 elements, or fewer than 3 rows."""
+    compiled = []
+    monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: compiled.append(body) or body.forward)
+    shapes = [(6, 6), (3, 4), (2, 9), (9, 2), (8, 5)]
+    agree(trained(presets.ladam(), "compiled", 3, shapes), trained(presets.ladam(), "reference", 3, shapes))
+    assert len(compiled) == 4
+
+
+def test_a_link_that_asks_for_sizes_as_numbers_has_a_graph_for_each(monkeypatch):
+    compiled = []
+
+    class Whole(Transform):
+        def update(self, carry, state, ctx):
+            return carry._replace(update=carry.update * float(int(carry.param.shape[0]))), state
+
+    monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: compiled.append(body) or body.forward)
+    recipe, shapes = chain(Whole(), t.LearningRate(lr=0.1)), [(4, 5), (6, 5), (6, 7)]
+    agree(trained(recipe, "compiled", 3, shapes), trained(recipe, "reference", 3, shapes))
+    assert len(compiled) == 2  # one for four rows, one for six
 
 
 def test_a_changed_learning_rate_is_looked_at_once_for_all_shapes(monkeypatch):
@@ -161,7 +213,8 @@ def test_a_changed_learning_rate_is_looked_at_once_for_all_shapes(monkeypatch):
     optimizer = presets.ladam().optimizer(params, driver="compiled")
     steps(optimizer, 1)
     assert len(optimizer._drive.plan.homes) == 4
-    monkeypatch.setattr(plan, "Split", lambda links: made.append(links) or split(links))
+    for module in (plan, ready):
+        monkeypatch.setattr(module, "Split", lambda links: made.append(links) or split(links))
     steps(optimizer, 2)
     assert not made
     optimizer.param_groups[0]["lr"] = 0.5

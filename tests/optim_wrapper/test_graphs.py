@@ -45,12 +45,12 @@ def test_numbers_made_of_a_sum_are_stored_before_the_loop_that_uses_them(monkeyp
     assert crossing and {node.target for node in crossing} == {aten.as_strided.default}
 
 
-def test_numbers_of_answers_are_worked_out_on_the_host(monkeypatch):
+def test_numbers_of_answers_are_not_worked_out_for_each_element(monkeypatch):
     """Of a tile the graph has sums alone, none of which is made where it is answered already."""
     found = bodies(presets.c_adamw(), monkeypatch, (1024, 1024))
     assert len(found) == 2
     for body in found:
-        targets = [node.target for node in body.graph.nodes]
+        targets = [node.target for node in body.graph.nodes if "val" in node.meta and not number(node)]
         assert not {aten.clamp_min.Tensor, aten.reciprocal.default, aten.pow.Tensor_Tensor} & set(targets)
     assert [sum(node.target == aten.sum.default for node in body.graph.nodes) for body in found] == [1, 0]
 
@@ -83,7 +83,7 @@ def test_short_rows_take_narrow_vectors_where_there_are_wider_ones(monkeypatch, 
 
 
 def test_what_is_read_in_any_order_is_not_read_again_for_each_use():
-    x, places = torch.ones(5), torch.tensor([3, 1, 2, 0, 4])
+    x, places = torch.ones(graphs.SERIAL), torch.arange(graphs.SERIAL).flip(0)
     for f, again in ((lambda x, places: x * 2, True), (lambda x, places: x[places] * 2, False)):
         graph = make_fx(f, tracing_mode="fake")(x, places).graph
         first, _ = graphs._options(SimpleNamespace(stacked=False), x, graph)

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from gradchain.optim_wrapper.drivers.flow import plan_of
 from gradchain.optim_wrapper.drivers.graphs import TRACING, Graph
+from gradchain.optim_wrapper.drivers.known import graph_for
 from gradchain.optim_wrapper.drivers.loop import Job
 from gradchain.optim_wrapper.drivers.memory import HELD
 from gradchain.optim_wrapper.drivers.program import Answer, Program, Split, joined, kind_of, placed
@@ -69,6 +70,21 @@ class Home(Members):
 
     def batch(self, grads: Sequence[Tensor | None], lr: Tensor, step: Step) -> Batch:
         return Batch(self, self.pick(grads), lr, step)
+
+    def is_direct(self) -> bool:
+        """Whether each step runs the same functions, so that ``repeat`` takes it."""
+        return False
+
+    def repeats(self) -> bool:
+        """Whether the next step may be like the last one."""
+        return True
+
+    def keep(self, lr: float) -> None:
+        """Take the numbers of the coming steps."""
+
+    def repeat(self, grads: Sequence[Tensor | None], step: Step) -> None:
+        """Take a step like the last one, with gradients by place."""
+        raise NotImplementedError
 
     def plan(self, total: Tensor = UNSET) -> Mapping[str, tuple[bool, bool]]:
         """By link: at work in this step, refreshed in it."""
@@ -179,6 +195,7 @@ class Batch:
                 torch._foreach_copy_(home.raw, home.buffers[1])  # pyright: ignore[reportPrivateImportUsage]
             home.steps.add_(1)
         home.count += 1
+        home.expected.copy_(home.steps)
 
     def run(self, until: int | None) -> Sequence[Tensor]:
         """Run the chain, or its part that measures for the shared link at ``until``; Untraceable where it cannot be."""
@@ -245,11 +262,9 @@ class Batch:
             warnings.warn(complaint, RuntimeWarning, stacklevel=2)
 
     def traced(self, program: Program, given: list[Tensor], compile: bool) -> Graph | None:
-        ids, on_cpu = {id(number) for number in self.numbers}, given[0].device.type == "cpu"
-        numbers = [i for i, x in enumerate(given) if x.dim() == 0 and (x.device.type == "cpu" or id(x) in ids)]
-        common = [i for i in numbers if id(given[i]) in ids or not on_cpu]
-        own = [i for i in numbers if i not in common]
-        graph = self.attempted(lambda: Graph(program, given, common, own, compile))
+        """A graph of the program; None where the chain cannot be traced."""
+        fixed, families = self.home.split.fixed, self.step.families
+        graph = self.attempted(lambda: graph_for(program, given, self.numbers, compile, fixed, families))
         if graph is not None and graph.failure is not None:
             if not self.step.failures:
                 text = f"{type(graph.failure).__name__}: {str(graph.failure).partition(chr(10))[0]}"

@@ -172,7 +172,7 @@ class Fused(Members):
         self.number = torch.zeros((), dtype=torch.float32, device="cpu")
         self.numbers = [self.number] * len(self.raw)
 
-    def repeat(self, grads: Sequence[Tensor | None]) -> None:
+    def repeat(self, grads: Sequence[Tensor | None], step: Step) -> None:
         """Take a step like the last one, with gradients by place."""
         mine: list[Any] = [grads[place] for place in self.places]
         for i in self.scalars:

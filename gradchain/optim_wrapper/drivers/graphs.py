@@ -6,9 +6,11 @@ number. The compiler is called below dynamo: the plan of the driver takes the pl
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -19,13 +21,18 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from gradchain.optim_wrapper.drivers.program import Program
+from gradchain.optim_wrapper.drivers.sizes import holds
 from gradchain.optim_wrapper.drivers.vectorized import decompositions, prepared, set_apart, store_early
 
+logger = logging.getLogger("gradchain")
 Function = Callable[..., Sequence[Any]]
 TRACING = threading.RLock()  # torch keeps the trace in the making, and what it patches for it, for the whole process
 NUMBERS_FIRST_SEEN: dict[str, Function] = {}  # host parts by their code: programs of one chain have the same
 
 ON_CPU = {"size_asserts": False}  # the plan checks sizes
+
+SHORT = 8  # elements of a row that would fill half of 512 bits
+SERIAL = 1 << 15  # elements below which starting threads takes longer than the work
 
 # Large parameters: no value is stored between a reduction and what uses it, but worked out again from what was read anyway;
 # unless reading is slow.
@@ -51,15 +58,21 @@ class Graph:
     """
 
     def __init__(
-        self, program: Program, tensors: Sequence[Tensor], common: Sequence[int], own: Sequence[int], compile: bool
+        self,
+        program: Program,
+        tensors: Sequence[Tensor],
+        common: Sequence[int],
+        own: Sequence[int],
+        compile: bool,
+        symbols: bool = False,
     ) -> None:
-        """tensors: as in a call of the program; common, own: positions of the numbers among them."""
+        """tensors: as in a call of the program; common, own: positions of the numbers; symbols: trace with symbolic sizes."""
         self.common, self.own, device = common, own, tensors[0].device
         if device.type == "cuda":
             numbers = {*common, *own}
             tensors = [x.to(device, non_blocking=True) if i in numbers else x for i, x in enumerate(tensors)]
         table = decompositions() if compile else None
-        traced = make_fx(program, decomposition_table=table, tracing_mode="fake")(*tensors)
+        traced = make_fx(program, decomposition_table=table, tracing_mode="symbolic" if symbols else "fake")(*tensors)
         traced.graph.eliminate_dead_code()  # a tile asks also what is answered
         host, self.body, self.places = _parted(traced, common, device, compile)
         self.of_common = NUMBERS_FIRST_SEEN.setdefault(host.code, host.forward)
@@ -77,15 +90,28 @@ class Graph:
         else:
             self.run: Function = self.body.forward
 
+    def holds(self, given: Sequence[Tensor]) -> bool:
+        """Whether the graph, traced with symbolic sizes, is right for these tensors; as in a call of the program."""
+        return holds(self.body.graph, [given[i] for i in self.places])
+
+
+def options_alike(param: Tensor, stacked: bool) -> Hashable:
+    """What decides on the compiler's options, beside the graph: compiled for other sizes, it could be right but slow."""
+    rest = param.shape[2:] if stacked else param.shape[1:]
+    threads = torch.get_num_threads()
+    serial = param.numel() < SERIAL
+    return (serial, threads, serial or param.shape[0] >= 2 * threads, len(rest) > 0 and rest.numel() <= SHORT)
+
 
 def _options(program: Program, param: Tensor, graph: fx.Graph) -> tuple[dict[str, Any], dict[str, Any]]:
     """Of the compiler: those to try first, and others."""
     if param.is_cuda:
         return ON_GPU, {}
     rest = param.shape[2:] if program.stacked else param.shape[1:]  # of each parameter, its rows
-    short = len(rest) > 0 and rest.numel() <= 8 and torch.backends.cpu.get_cpu_capability() == "AVX512"
-    own = {"cpp.simdlen": 256} if short else {}  # a row of eight would fill half of 512 bits
-    stores = program.stacked or any(node.target in AT_RANDOM for node in graph.nodes)
+    short = len(rest) > 0 and rest.numel() <= SHORT and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    own: dict[str, Any] = {"cpp.simdlen": 256} if short else {}
+    own["cpp.threads"] = 1 if param.numel() < SERIAL else torch.get_num_threads()
+    stores = program.stacked or param.numel() < SERIAL or any(node.target in AT_RANDOM for node in graph.nodes)
     first, other = (ON_CPU, RECOMPUTE) if stores else (RECOMPUTE, ON_CPU)
     return {**first, **own}, {**other, **own}
 
@@ -158,8 +184,12 @@ def compiled(body: fx.GraphModule, forms: Sequence[dict[str, Any]]) -> tuple[Fun
     """The graph through inductor; or as it is, with what the compiler raised, where no form of it compiles."""
     failures: list[Exception] = []
     for options in forms:
+        begun = time.perf_counter()
         try:
-            return _through_inductor(body, options), None
+            run = _through_inductor(body, options)
+            seconds = time.perf_counter() - begun
+            logger.info("compiled a graph of %d operations in %.1f s", len(body.graph.nodes), seconds)
+            return run, None
         except Exception as error:  # whatever a compiler may raise
             failures.append(error)
     return body.forward, failures[0]

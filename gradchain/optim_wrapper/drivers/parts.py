@@ -53,8 +53,9 @@ def parted(
     parts: list[Part] = []
     lists: dict[tuple[Kernel, Hashable], list[Row]] = {}
     small: dict[Hashable, list[Row]] = {}
+    tiny = sum(len(kind) for (kernel, *_), kind in alike.items() if kernel is None and is_tiny(kind[0]))
     for (kernel, shared, form), kind in alike.items():
-        if kernel is None and not compile and _small(kind[0]) and _counts_on_host(kind[0]):
+        if kernel is None and _flat(kind[0], compile and not flatten, tiny) and _counts_on_host(kind[0]):
             dtypes = tuple((key, dtype) for key, _, dtype in form[-1])
             small.setdefault((shared, dtypes), []).extend(kind)
             continue
@@ -62,13 +63,24 @@ def parted(
         if kernel is not None and not stacks:
             lists.setdefault((kernel, shared), []).extend(kind)
         else:
-            parts += [Part(batch, kernel, _small(kind[0]) and len(batch) > 1) for batch in _batches(kind, compile)]
+            batches = [kind] if compile and kernel is None and on_cpu(kind[0]) else _batches(kind, compile)
+            stacked = _small(kind[0]) and not (compile and kernel is None and on_cpu(kind[0]))
+            parts += [Part(batch, kernel, stacked and len(batch) > 1) for batch in batches]
     parts += [Part(sorted(kind, key=lambda row: row.info.place), kernel, False) for (kernel, _), kind in lists.items()]
     parts += [Part(batch, None, False, flat=True) for kind in small.values() for batch in _buckets(kind)]
     if not compile:
         odd += [part.rows[0] for part in parts if not _kept(part)]
         parts = list(filter(_kept, parts))
     return parts, odd
+
+
+def _flat(row: Row, compile: bool, tiny: int) -> bool:
+    """Whether a parameter goes into a flat buffer; compiled, where a call for each of many takes longer than the work."""
+    return _small(row) and (not compile or (is_tiny(row) and tiny >= MANY))
+
+
+def on_cpu(row: Row) -> bool:
+    return row.info.param.device.type == "cpu"
 
 
 def _kept(part: Part) -> bool:

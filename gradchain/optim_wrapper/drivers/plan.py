@@ -6,12 +6,11 @@ state is a row. It is made anew when parameters, states or step counts are no lo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils._triton import has_triton
 
 from gradchain.optim_wrapper.drivers.batch import Batch, Home
 from gradchain.optim_wrapper.drivers.bundles import BundledHome
@@ -21,7 +20,7 @@ from gradchain.optim_wrapper.drivers.fused import Call, Fused
 from gradchain.optim_wrapper.drivers.graphs import Graph
 from gradchain.optim_wrapper.drivers.loop import Job, Row, loop
 from gradchain.optim_wrapper.drivers.memory import few, is_shared, overlapping
-from gradchain.optim_wrapper.drivers.parts import Part, is_tiny, parted
+from gradchain.optim_wrapper.drivers.parts import Part, is_tiny, on_cpu, parted
 from gradchain.optim_wrapper.drivers.program import Split, split
 from gradchain.optim_wrapper.drivers.sharded import cut_alike, near
 from gradchain.optim_wrapper.drivers.states import Kept, flat_state, stacked_state
@@ -30,6 +29,8 @@ from gradchain.optim_wrapper.drivers.tiles import TiledHome, left_whole, rows_of
 from gradchain.optim_wrapper.drivers.total import observers, total
 from gradchain.optim_wrapper.drivers.watch import Watch, watched
 from gradchain.optim_wrapper.execution.bucket import FlatBucket
+from gradchain.optim_wrapper.execution.compiler import can_compile, compiling_pays
+from gradchain.optim_wrapper.execution.kernels import KernelBucket
 from gradchain.optim_wrapper.execution.memory import Scratch
 from gradchain.optim_wrapper.execution.ready import Ready, ready
 from gradchain.optim_wrapper.hyperparameters import has_tensor, scalar
@@ -54,6 +55,7 @@ class Planned:
         self.watch: Watch | None = None
         self.unfit: Collection[int] = ()
         self.graphs: dict[Hashable, Graph | None] = {}
+        self.families: dict[Hashable, list[Graph]] = {}
         self.failures: list[Exception] = []
         self.asked: dict[Hashable, Any] = {}
         self.ready: Ready | None = None
@@ -71,7 +73,7 @@ class Planned:
         params = _params(optimizer)
         grads = [param.grad for param in params]
         plan = self._plan(optimizer, params, grads)
-        step = Step(self.graphs, plan.compile, self.failures, self.asked, first=plan.new, total=total(optimizer))
+        step = Step(self.graphs, self.families, plan.compile, self.failures, self.asked, first=plan.new, total=total(optimizer))
         again = not plan.new
         plan.run(optimizer, grads, step)
         self.ready = ready(optimizer, self, plan) if again else None
@@ -89,15 +91,10 @@ class Planned:
         if self.plan is None or self.watch is None or not self.plan.fits(optimizer, params, grads):
             kept = Kept({}, []) if self.plan is None else self.plan.kept
             self.plan = self.ready = None  # they hold parameters that may be moved
-            compile = compiling_pays(params) if self.compile is None else self.compile
+            compile = compiling_pays(params) if self.compile is None else self.compile and can_compile(params)
             self.plan = Plan(optimizer, compile, self.flatten, kept, self.unfit)
             self.watch = watched(optimizer, self.unfit)
         return self.plan
-
-
-def compiling_pays(params: Sequence[Tensor]) -> bool:
-    """Whether to compile without being asked: on a GPU, where each operation of a chain would go through its slow memory."""
-    return all(param.is_cuda for param in params) and has_triton()
 
 
 def _loops() -> bool:
@@ -179,6 +176,10 @@ class Plan:
 
     def _house(self, part: Part, buffer: Tensor | None, earlier: Kept) -> None:
         """Give parameters their home: the rows of a stack become their state."""
+        if len(part.rows) > 1 and part.kernel is None and not (part.flat or part.stacked) and self._tiled(part.rows[0]):
+            for row in part.rows:
+                self._house(Part([row], None, stacked=False), None, earlier)
+            return
         common, first = self._common(part.rows, earlier), part.rows[0]
         if buffer is not None and all(buffer is not one for one in self.kept.buffers):
             self.kept.buffers.append(buffer)
@@ -198,11 +199,15 @@ class Plan:
             self.homes.append(Fused(**common, kernel=part.kernel, keys=keys, **own))
         else:
             since = {key: float(value) for key, value in first.state.items() if counts(key) and key != "step"}
-            large = not is_sharded(first.info.param) and first.info.param.numel() > self.whole
-            tiled = not stacked and large and rows_of_tile(first.info.param) > 0
-            kind = TiledHome if tiled else Home
-            kind = BundledHome if len(part.rows) > 1 and not stacked else kind
+            kind = Home if stacked else TiledHome if self._tiled(first) else BundledHome if len(part.rows) > 1 else Home
+            if self.compile and kind is not TiledHome and on_cpu(first):
+                kind = KernelBucket
             self.homes.append(kind(**common, state=state, since=since, scratch=scratch, buffer=buffer))
+
+    def _tiled(self, row: Row) -> bool:
+        """Whether a parameter is so large that it runs in tiles."""
+        param = row.info.param
+        return not is_sharded(param) and param.numel() > self.whole and rows_of_tile(param) > 0
 
     def _common(self, batch: list[Row], earlier: Kept) -> dict[str, Any]:
         """What homes of all kinds know of their parameters, whose step counts become parts of one tensor."""

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -150,6 +150,25 @@ class Program:
     until: int | None = None  # measure for the shared link there, instead of making the step
     layout: Layout = WHOLE
     total: bool = False  # whether the optimizer's count of steps is the third of the numbers
+    apart: ClassVar[tuple[int, ...]] = ()  # positions of tensors whose first size is none of the parameter's
+
+    @property
+    def form(self) -> Hashable:
+        """What is fixed about a call, beside the links and the tensors."""
+        answers = tuple((position, one.spec, one.rows, one.plain) for position, one in self.answers.items())
+        plan = tuple(self.plan.items())
+        return (
+            type(self),
+            self.used,
+            self.state_keys,
+            self.since,
+            self.dtype,
+            plan,
+            self.stacked,
+            answers,
+            self.until,
+            self.total,
+        )
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """tensors: parameter, gradient, states, numbers, answers. Writes parameter and states; or returns the measurement."""

@@ -45,6 +45,7 @@ class Step:
     """What all batches of one step have in common."""
 
     graphs: dict[Hashable, Graph | None]  # None where a program cannot be traced
+    families: dict[Hashable, list[Graph]]  # the same, by all but sizes
     compile: bool
     failures: list[Exception]  # of the compiler, of all steps; the first is told
     asked: dict[Hashable, Any]  # by program: the questions along it, where a parameter runs in tiles
@@ -72,11 +73,14 @@ class Step:
 
         It is made on the host, unless some of them are on the GPU.
         """
-        numbers, device = [given[i] for i in graph.common], given[0].device
+        made = self.made(graph, [given[i] for i in graph.common], given[0].device)
+        return made if graph.of_own is None else graph.of_own(*[given[i] for i in graph.own], *made)
+
+    def made(self, graph: Graph, numbers: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
+        """Values that a graph takes, made of the numbers that many graphs have."""
         key = (id(graph.of_common), device, *map(id, numbers))
         if key not in self.numbers:
             sent = on_device(numbers, device) if any(number.is_cuda for number in numbers) else numbers
             made = on_device(graph.of_common(*sent), device)
             self.numbers[key] = (numbers, made)  # with the numbers, whose ids must not be used again
-        made = self.numbers[key][1]
-        return made if graph.of_own is None else graph.of_own(*[given[i] for i in graph.own], *made)
+        return self.numbers[key][1]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import repeat
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -57,18 +58,27 @@ def left_whole(params: Sequence[Tensor]) -> int:
 class TileProgram(Program):
     """The chain on one tile, up to the first question that is not answered."""
 
-    whole: torch.Size = field(default_factory=torch.Size)  # of the parameter
     kinds: tuple[Kind, ...] = ()  # of the questions that are answered
     cut: tuple[bool, ...] = ()  # whether a state is cut where the parameter is
     question: Kind | None = None  # what was asked last
+    apart: ClassVar[tuple[int, ...]] = (-1,)  # the whole parameter has other rows than a tile
+
+    @property
+    @override
+    def form(self) -> Hashable:
+        return (super().form, self.kinds, self.cut)
 
     @override
-    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """tensors: as of any program, then the answers. What the tile tells, or new values of states that are not cut."""
+    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """given: as of any program, the answers, the whole parameter for its shape.
+
+        The result is what the tile tells, or the new values of states that are not cut.
+        """
         counts = [2 if kind is Border else 1 for kind in self.kinds]
+        *tensors, whole = given
         stop = len(tensors) - sum(counts)
         heard = iter(tensors[stop:])
-        self.layout = layout = Pieces(self.whole, tensors[0].shape, {0: [0]})
+        self.layout = layout = Pieces(whole.shape, tensors[0].shape, {0: [0]})
         layout.answers = [next(heard) if count == 1 else (next(heard), next(heard)) for count in counts]
         (param, grad, state, numbers), leaves = self.parted(tensors[:stop])
         changed: list[int] = []
@@ -115,12 +125,13 @@ def borders(tell: Callable[[int], Tensor], count: int) -> Iterator[tuple[Tensor,
         before, here = here, behind
 
 
-def asked(program: TileProgram, tensors: Sequence[Tensor]) -> tuple[Kind, ...]:
+def asked(program: TileProgram, tensors: Sequence[Tensor], whole: Tensor) -> tuple[Kind, ...]:
     """The questions along the chain, found on fake tensors; they end with the first that concerns whole tensors."""
     with FakeTensorMode() as mode:
         given: list[Tensor] = [mode.from_tensor(x) for x in tensors]
+        whole = mode.from_tensor(whole)
         while True:
-            told, kind = program(*given), program.question
+            told, kind = program(*given, whole), program.question
             if kind is None:
                 return program.kinds
             program = replace(program, kinds=(*program.kinds, kind))
@@ -202,11 +213,11 @@ class Tiled(Batch):
     def make(self) -> None: ...  # questions have to be answered first; ``run`` makes the last graphs before it writes
 
     def of_tile(self, until: int | None, answers: dict[int, Answer], kinds: tuple[Kind, ...]) -> TileProgram:
-        return self.program(TileProgram, until, answers, whole=self.home.raw[0].shape, cut=self.home.cut, kinds=kinds)
+        return self.program(TileProgram, until, answers, cut=self.home.cut, kinds=kinds)
 
     def questions(self, until: int | None, answers: dict[int, Answer], tensors: Sequence[Tensor]) -> tuple[Kind, ...]:
         try:
-            return asked(self.of_tile(until, answers, ()), [*tensors, *self.numbers, *leaves(answers)])
+            return asked(self.of_tile(until, answers, ()), [*tensors, *self.numbers, *leaves(answers)], self.home.raw[0])
         except Exception:  # what cannot be traced is told of where it is tried as a whole
             return (Work,)
 
@@ -225,7 +236,7 @@ class Round:
 
     def run(self, i: int, known: Sequence[Tensor]) -> Sequence[Tensor]:
         """What the i-th tile gives, with what it has heard."""
-        given = [*self.tiles[i], *self.rest, *known]
+        given = self.given(i, known)
         graph, numbers = self.graph(i, given)
         return graph.run(*[given[i] for i in graph.places], *numbers)
 
@@ -243,7 +254,10 @@ class Round:
         What the first tile has heard stands for what this one will hear, which has the same form. The first makes its own.
         """
         if self.tiles[i][0].shape != self.tiles[0][0].shape and self.key_of(i) not in self.tiled.step.graphs:
-            self.graph(i, [*self.tiles[i], *self.rest, *next(said(heard, len(self.tiles)))])
+            self.graph(i, self.given(i, next(said(heard, len(self.tiles)))))
+
+    def given(self, i: int, known: Sequence[Tensor]) -> list[Tensor]:
+        return [*self.tiles[i], *self.rest, *known, self.tiled.home.raw[0]]
 
     def key_of(self, i: int) -> Hashable:
         return (self.key, self.kinds, self.tiles[i][0].shape, self.compiles(i))

@@ -35,10 +35,16 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
             return x.relu()  # one instruction for four
         return ordinary(x, min, max)
 
+    def to_copy(x: Any, *, dtype: torch.dtype | None = None, **more: Any) -> Any:
+        if isinstance(x, Tensor):
+            return copied(x, dtype=dtype, **more)
+        return torch.sym_float(x) if dtype is not None and dtype.is_floating_point else x  # vmap hands sizes on as tensors
+
     table = select_decomp_table()
     ordinary = table.get(aten.clamp.default, lambda *_: NotImplemented)
+    copied = table[aten._to_copy.default]
     own = {aten.isnan.default: isnan, aten.isfinite.default: isfinite, aten.nan_to_num.default: replaced}
-    return {**table, **own, aten.clamp.default: clamp}
+    return {**table, **own, aten.clamp.default: clamp, aten._to_copy.default: to_copy}
 
 
 def prepared(graph: fx.Graph, on_host: set[fx.Node]) -> set[fx.Node]:
@@ -55,7 +61,7 @@ def prepared(graph: fx.Graph, on_host: set[fx.Node]) -> set[fx.Node]:
             continue
         place = 1 if _is_number(node.args[1]) else 0
         number, tensor = node.args[place], node.args[1 - place]
-        if not _is_number(number) or not isinstance(tensor, fx.Node) or _is_number(tensor):
+        if not _is_number(number) or _is_number(tensor) or not _is_tensor(tensor):
             continue
         divided, dtype = node.target is aten.div.Tensor and place == 1, tensor.meta["val"].dtype
         if number.meta["val"].dtype == dtype and not divided:
@@ -68,9 +74,12 @@ def prepared(graph: fx.Graph, on_host: set[fx.Node]) -> set[fx.Node]:
     return {new for (number, *_), one in made.items() if number in on_host for new in (one, *one.all_input_nodes)}
 
 
+def _is_tensor(node: Any) -> bool:
+    return isinstance(node, fx.Node) and isinstance(node.meta.get("val"), Tensor)  # others are symbols of sizes
+
+
 def _is_number(node: Any) -> bool:
-    value = node.meta.get("val") if isinstance(node, fx.Node) else None
-    return isinstance(value, Tensor) and value.dim() == 0
+    return _is_tensor(node) and node.meta["val"].dim() == 0
 
 
 def set_apart(graph: fx.Graph) -> None:

@@ -61,7 +61,7 @@ class FlatBucket(Bucket):
         """Take the numbers of the coming steps."""
         self.rest = (lr, *self.since.values(), *self.split.floats)
 
-    def repeat(self, grads: Sequence[Tensor | None]) -> None:
+    def repeat(self, grads: Sequence[Tensor | None], step: Step) -> None:
         """Take a step like the last one, with gradients by place."""
         self.gather([grads[place] for place in self.places])  # pyright: ignore[reportArgumentType]
         host = (self.count + 1, *self.rest)

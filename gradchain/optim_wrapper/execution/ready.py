@@ -16,12 +16,10 @@ import torch
 from torch import Tensor
 
 from gradchain.optim_wrapper.common import has_common
-from gradchain.optim_wrapper.drivers.fused import Fused
 from gradchain.optim_wrapper.drivers.loop import loop
 from gradchain.optim_wrapper.drivers.program import Split
 from gradchain.optim_wrapper.drivers.step import Step
 from gradchain.optim_wrapper.drivers.watch import same_objects
-from gradchain.optim_wrapper.execution.bucket import FlatBucket
 from gradchain.optim_wrapper.hyperparameters import has_tensor, scalar
 
 if TYPE_CHECKING:
@@ -53,7 +51,7 @@ class Ready:
     def __init__(self, optimizer: ChainOptimizer, drive: Planned, plan: Plan) -> None:
         self.plan, self.watch = plan, drive.watch  # but not the driver, which would be a cycle
         self.groups = [_seen(optimizer, group) for group in optimizer.param_groups]
-        self.homes: list[FlatBucket | Fused] = [home for home in plan.homes if isinstance(home, FlatBucket | Fused)]
+        self.homes = list(plan.homes)
         self.direct = all(home.is_direct() for home in self.homes)
 
     def take(self, optimizer: ChainOptimizer, drive: Planned) -> bool:
@@ -74,11 +72,12 @@ class Ready:
                 return False
         if changed and not self._take_values(optimizer):
             return False
+        step = Step(drive.graphs, drive.families, self.plan.compile, drive.failures, drive.asked, first=True)
         if self.direct:
             for home in self.homes:
-                home.repeat(grads)
+                home.repeat(grads, step)
+            self.plan.version = self.plan.counted()
             return True
-        step = Step(drive.graphs, self.plan.compile, drive.failures, drive.asked, first=True)
         loop([], [home.batch(grads, scalar(groups[home.at[0]]["lr"]), step) for home in self.homes])
         self.plan.version = self.plan.counted()
         return True
@@ -105,7 +104,7 @@ class Ready:
 
 def ready(optimizer: ChainOptimizer, drive: Planned, plan: Plan) -> Ready | None:
     """A Ready for the next step; None if a step of this optimizer is more than a plan and its numbers."""
-    known = all(isinstance(home, FlatBucket | Fused) and home.steps.device.type == "cpu" for home in plan.homes)
+    known = all(home.steps.device.type == "cpu" for home in plan.homes)
     if not known or plan.odd or plan.sharded or not plan.homes or not _is_simple(optimizer) or drive.watch is None:
         return None
     if any(param.grad is None for home in plan.homes for param in (info.param for info in home.infos)):
@@ -113,7 +112,6 @@ def ready(optimizer: ChainOptimizer, drive: Planned, plan: Plan) -> Ready | None
     if not drive.watch.all_train or not all(_is_plain(optimizer, group) for group in optimizer.param_groups):
         return None
     for home in plan.homes:
-        assert isinstance(home, FlatBucket | Fused)
         if not home.repeats():
             return None
         home.keep(float(optimizer.param_groups[home.at[0]]["lr"]))
