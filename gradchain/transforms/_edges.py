@@ -31,7 +31,7 @@ def edges(x: Tensor, layout: Layout, threshold: Tensor | float) -> Tensor:
 def has_inside(x: Tensor, layout: Layout, matrices_only: bool) -> bool:
     """Whether both of the last two axes have an inside, as the published edge detectors ask for."""
     shape = layout.shape(x)
-    return (len(shape) == 2 or (len(shape) > 2 and not matrices_only)) and min(shape[-2:]) > 2
+    return (len(shape) == 2 or (len(shape) > 2 and not matrices_only)) and all(size > 2 for size in shape[-2:])
 
 
 def steps_between_neighbours(x: Tensor) -> Tensor:

@@ -11,6 +11,6 @@ def rank_factor(shape: torch.Size, rate: Tensor | float) -> Tensor | float:
     if len(shape) != 2 or 0 in shape:
         return 1.0
     rate = rate if isinstance(rate, Tensor) else torch.tensor(rate, dtype=torch.float64, device="cpu")
-    r = min(shape)
+    r = torch.sym_min(*shape)
     safe = torch.where(rate > 0, rate, 1)
     return torch.where(rate > 0, 1 + torch.expm1(-safe * r) / (r * torch.expm1(-safe)), 1)

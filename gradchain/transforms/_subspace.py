@@ -32,7 +32,7 @@ def first_basis(param: Tensor, rank: int) -> Tensor:
 def has_tail(w: Tensor, basis: Tensor, layout: Layout) -> bool:
     """Whether a matrix has more singular values than the basis has columns."""
     shape = layout.shape(w)
-    return len(shape) == 2 and min(shape) > basis.shape[-1]
+    return len(shape) == 2 and all(size > basis.shape[-1] for size in shape)
 
 
 def follow(w: Tensor, basis: Tensor, layout: Layout) -> Tensor:

@@ -34,7 +34,7 @@ class DifferencePenalty(Transform):
     @override
     def update(self, carry: Carry, state: NoState, ctx: Context) -> tuple[Carry, NoState]:
         g, shape = carry.update, ctx.layout.shape(carry.update)
-        if len(shape) != 2 or min(shape) < 2:
+        if len(shape) != 2 or any(size < 2 for size in shape):
             return carry, state
         steps = ctx.layout.on_whole(steps_between_neighbours, g)
         return carry._replace(update=g - self.frequency_penalty * steps), state

@@ -47,7 +47,8 @@ class FrequencyPenalty(Transform):
 
     def _high_pass(self, g: Tensor) -> Tensor:
         h, w = g.shape
-        k = h * torch.fft.fftfreq(h, device=g.device, dtype=torch.float64)[:, None]
-        l = w * torch.fft.rfftfreq(w, device=g.device, dtype=torch.float64)  # noqa: E741
-        fast = (k**2 + l**2).sqrt() > self.frequency_cutoff * min(h, w)
+        i = torch.arange(h, device=g.device, dtype=torch.float64)[:, None]
+        k = torch.minimum(i, h - i)  # without its sign
+        l = torch.arange(w // 2 + 1, device=g.device, dtype=torch.float64)  # noqa: E741
+        fast = (k**2 + l**2).sqrt() > self.frequency_cutoff * torch.sym_min(h, w)
         return torch.fft.irfft2(torch.fft.rfft2(g) * fast, s=(h, w))

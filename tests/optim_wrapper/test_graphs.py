@@ -10,7 +10,7 @@ from training import param
 
 from gradchain import chain, presets
 from gradchain import transforms as t
-from gradchain.optim_wrapper.drivers import graphs, plan
+from gradchain.optim_wrapper.drivers import graphs, plan, tiles
 from gradchain.optim_wrapper.drivers.step import Step
 from gradchain.optim_wrapper.drivers.vectorized import decompositions, prepared, store_early
 
@@ -47,6 +47,7 @@ def test_numbers_made_of_a_sum_are_stored_before_the_loop_that_uses_them(monkeyp
 
 def test_numbers_of_answers_are_not_worked_out_for_each_element(monkeypatch):
     """Of a tile the graph has sums alone, none of which is made where it is answered already."""
+    monkeypatch.setattr(tiles, "FEW", 0)
     found = bodies(presets.c_adamw(), monkeypatch, (1024, 1024))
     assert len(found) == 2
     for body in found:
@@ -58,6 +59,7 @@ def test_numbers_of_answers_are_not_worked_out_for_each_element(monkeypatch):
 def test_what_is_made_of_hyperparameters_is_made_once_for_all_parameters(monkeypatch):
     """Also where parameters have answers of their own: two graphs of one chain, three parameters."""
     steps = []
+    monkeypatch.setattr(tiles, "FEW", 0)
     monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: body.forward)
     monkeypatch.setattr(plan, "Step", lambda *args, **more: steps.append(Step(*args, **more)) or steps[-1])
     params = [param(1024, 1024, seed=i) for i in range(3)]

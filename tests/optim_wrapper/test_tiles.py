@@ -85,13 +85,18 @@ def test_compiled_tiles_give_the_reference_s_numbers(monkeypatch, runs):
     assert runs == {known: {(16, 64), (6, 64)} for known in range(4)}  # a border, two sums, and the step
 
 
-def test_the_smaller_tile_of_the_last_rows_is_not_compiled_beside_many(monkeypatch, small_tiles):
+def test_the_smaller_tile_of_the_last_rows_has_the_graph_of_the_others(monkeypatch, small_tiles):
     seen = []
     monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: seen.append(body) or body.forward)
-    for rows, compiled in ((131, 2), (7, 4)):  # 65 tiles and one row, 3 and one
-        equal(trained(presets.c_adamw(), "compiled", 3, [(rows, 4)]), trained(presets.c_adamw(), "reference", 3, [(rows, 4)]))
-        assert len(seen) == compiled  # a sum and the step, of each shape that is compiled
-        seen.clear()
+    monkeypatch.setattr(tiles, "TILE", 64)
+    shapes = [(131, 8), (11, 9)]  # tiles of 8 and 4 rows, and at the end 3
+    equal(trained(presets.ladam(), "compiled", 3, shapes), trained(presets.ladam(), "reference", 3, shapes))
+    assert len(seen) == 2  # a border and the step
+
+
+def test_a_compiled_chain_with_one_sum_is_not_cut(small_tiles, runs):
+    equal(trained(presets.c_adamw(), "compiled", 3, [(131, 4)]), trained(presets.c_adamw(), "reference", 3, [(131, 4)]))
+    assert not runs
 
 
 def test_links_before_a_question_run_again_and_tiles_of_the_last_rows_are_smaller(small_tiles, runs):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import logging
+from collections.abc import Generator, Hashable, Sequence
+from contextlib import contextmanager
+from functools import partial
 
+import torch
 from torch import Tensor
 
 from gradchain.optim_wrapper.drivers.graphs import Graph, options_alike
@@ -34,10 +38,12 @@ def graph_for(
     for graph in family:
         if graph.holds(given):
             return graph
-    for shapes in (stand_in_shapes(given, program.apart), [x.shape for x in given]):
+    states = partial(_state_shapes, program, given[0])
+    for shapes in (stand_in_shapes(given, states, program.apart), [x.shape for x in given]):
         stand_ins = [stand_in(x, shape) if i in tensors else x for i, (x, shape) in enumerate(zip(given, shapes, strict=True))]
         try:
-            graph = Graph(program, stand_ins, common, own, compile, symbols=True)
+            with _quiet():
+                graph = Graph(program, stand_ins, common, own, compile, symbols=True)
             fits = graph.holds(given)
         except Exception:  # a link that needs sizes as numbers is traced with them below; one that fails fails again there
             continue
@@ -47,6 +53,28 @@ def graph_for(
             family.append(graph)
             return graph
     return Graph(program, given, common, own, compile)
+
+
+def _state_shapes(program: Program, like: Tensor, shape: Sequence[int]) -> list[Sequence[int]]:
+    """The shapes of the states that the links make for a parameter of this shape; none where that takes its values."""
+    param, shapes = torch.empty(tuple(shape), dtype=like.dtype, device="meta"), dict[str, Sequence[int]]()
+    try:
+        for link in program.links:
+            shapes.update((key, x.shape) for key, x in zip(link.state_keys, link.transform.init(param), strict=True))
+    except Exception:  # whatever a link may raise about a tensor without values
+        return []
+    return [shapes[key] for key in program.state_keys]
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Without torch's report of an operation that does not fit: sizes are tried, and others are tried next."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = disabled
 
 
 def _has_symbols(program: Program) -> bool:

@@ -7,7 +7,7 @@ graph is traced on stand-ins, therefore: tensors in which no two dimensions of t
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 Shape = Sequence[int]
+StateShapes = Callable[[Shape], Sequence[Shape]]
 
 
 def likeness(tensors: Sequence[Tensor]) -> Hashable | None:
@@ -28,10 +29,11 @@ def likeness(tensors: Sequence[Tensor]) -> Hashable | None:
     return tuple(forms)
 
 
-def stand_in_shapes(tensors: Sequence[Tensor], own: Collection[int] = ()) -> list[Shape]:
-    """Shapes to trace with, close to those of the tensors, of which the first is the parameter.
+def stand_in_shapes(tensors: Sequence[Tensor], states: StateShapes, own: Collection[int] = ()) -> list[Shape]:
+    """Shapes to trace with, close to those of the tensors: the parameter, its gradient, its states, and others.
 
-    own: positions of tensors whose first size stands for itself, though it may equal one of the parameter.
+    states: gives the shapes of the states of a parameter of some shape. own: positions of tensors whose first size stands for
+    itself, though it may equal one of the parameter.
     """
     param = tensors[0].shape
     taken: set[int] = set()
@@ -50,6 +52,9 @@ def stand_in_shapes(tensors: Sequence[Tensor], own: Collection[int] = ()) -> lis
         return others[size]
 
     shapes: list[Shape] = [[of(size, d) for d, size in enumerate(x.shape)] for x in tensors]
+    for i, (there, known) in enumerate(zip(states(param), states(sizes), strict=False)):
+        if there == tensors[i + 2].shape:
+            shapes[i + 2] = known
     for i in own:
         shapes[i] = [_free(tensors[i].shape[0], taken), *shapes[i][1:]]
     return shapes

@@ -29,7 +29,7 @@ from gradchain.optim_wrapper.shards import cut_dims
 TILE = 1 << 18  # elements
 LARGEST_WHOLE = 3 << 20  # elements of a compiled parameter whose temporaries stay in the cache
 SHARE = 40  # of which two make 5 % of the memory of all parameters
-MANY = 64  # tiles beside which a smaller one, of the last rows, is not worth compiling
+FEW = 2  # questions for which a compiled parameter is better read again as a whole
 READS = 6  # questions at most, as each runs the links before it again
 
 Kind = type[Sum] | type[Border] | type[Work]
@@ -244,7 +244,7 @@ class Round:
         """The graph of the i-th tile, with what is made of numbers."""
         shape, step = self.tiles[i][0].shape, self.tiled.step
         if shape not in self.graphs:
-            graph = self.tiled.graph(self.key_of(i), self.program, given, self.compiles(i))
+            graph = self.tiled.graph(self.key_of(i), self.program, given, self.tiled.step.compile)
             self.graphs[shape] = graph, step.on_host(graph, given)
         return self.graphs[shape]
 
@@ -260,10 +260,7 @@ class Round:
         return [*self.tiles[i], *self.rest, *known, self.tiled.home.raw[0]]
 
     def key_of(self, i: int) -> Hashable:
-        return (self.key, self.kinds, self.tiles[i][0].shape, self.compiles(i))
-
-    def compiles(self, i: int) -> bool:
-        return self.tiled.step.compile and (len(self.tiles) < MANY or self.tiles[i][0].shape == self.tiles[0][0].shape)
+        return (self.key, self.kinds, self.tiles[i][0].shape)
 
     def hears(self, kind: Kind, heard: Sequence[Heard]) -> Heard:
         """What each tile hears, once all have told what they ask next."""
@@ -274,7 +271,11 @@ class Round:
 
 
 def worthwhile(kinds: Sequence[Kind], compile: bool) -> bool:
-    """Whether tiles cost less than the parameter as a whole."""
-    if Work in kinds:
+    """Whether tiles cost less than the parameter as a whole.
+
+    For one sum or two a compiled chain reads a whole parameter again, as tiles do, and stores nothing beside it; for more, and
+    for what looks at neighbors, it would store values as large as the parameter.
+    """
+    if Work in kinds or len(kinds) > READS:
         return False
-    return len(kinds) <= READS and bool(kinds or not compile)  # a compiled chain without questions needs no tiles
+    return Border in kinds or len(kinds) > FEW or not compile
