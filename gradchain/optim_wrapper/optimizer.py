@@ -53,7 +53,7 @@ class ChainOptimizer(Optimizer):
     params: tensors, ``named_parameters()`` or group dicts, as for any torch optimizer; a group may set its own value for
     each hyperparameter of the chain. Names are also found where trainers leave them, see ``optim_wrapper.names``.
     chain: a Chain, or a Partition, for which groups are split by label. driver: how chains are executed, ``"reference"``,
-    ``"eager"``, ``"compiled"``, or ``"auto"``, compiled on a GPU and eager elsewhere; see ``optim_wrapper.drivers``.
+    ``"eager"``, ``"compiled"``, or ``"auto"``, compiled where sizes repay it; see ``optim_wrapper.drivers``.
     accumulate: calls of ``step`` that make one step, with the mean of their gradients. finite_gate: leave parameters and state
     alone in a step in which any gradient is not finite, without reading it; without the gate, NaN in a gradient stays in that
     parameter and its state, unless a link looks at several parameters at once (a SharedTransform). flatten: make small

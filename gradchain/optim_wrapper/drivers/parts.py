@@ -1,4 +1,4 @@
-"""Which parameters run together: small ones of one shape in stacks, what a kernel takes in lists, large ones alone."""
+"""Which parameters run together: small ones in buffers or stacks, those of a fused kernel in lists, large ones alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Part(NamedTuple):
 
     rows: list[Row]
     kernel: Kernel | None  # which makes the whole step
-    stacked: bool  # small ones of one shape, with one state; otherwise a list for a kernel, large ones, or one alone
+    stacked: bool  # small ones of one shape, with one state; otherwise a list for a kernel, some of one shape, or one alone
     flat: bool = False  # small ones of any shapes, in one buffer
 
 

@@ -1,7 +1,7 @@
-"""The drivers that keep a plan: ``stacked`` runs small parameters of one shape as one, ``compiled`` compiles all that it runs.
+"""The drivers that keep a plan: ``eager``, ``compiled``, and ``auto``, which is one of the two.
 
-A plan says which parameters run together and holds their state: that of a stack is one tensor, of which each parameter's
-state is a row. It is made anew when parameters, states or step counts are no longer those it was made for.
+A plan says which parameters run together and holds their state: that of a flat buffer or a stack is one tensor, of which each
+parameter's state is a part. It is made anew when parameters, states or step counts are no longer those it was made for.
 """
 
 from __future__ import annotations
