@@ -90,6 +90,11 @@ class Graph:
         else:
             self.run: Function = self.body.forward
 
+    @property
+    def call(self) -> Callable[[list[Tensor]], Sequence[Any]] | None:
+        """Inductor's function of a list of inputs, if the graph is compiled."""
+        return self.run.call if isinstance(self.run, Compiled) else None
+
     def holds(self, given: Sequence[Tensor]) -> bool:
         """Whether the graph, traced with symbolic sizes, is right for these tensors; as in a call of the program."""
         return holds(self.body.graph, [given[i] for i in self.places])
@@ -209,8 +214,17 @@ def _through_inductor(body: fx.GraphModule, options: dict[str, Any]) -> Function
         known = {name: value for name, value in options.items() if hasattr(config, name)}
         with config.patch(known), tracing(_context_for_the_cache(examples)):
             graph = compile_fx_inner(copy, examples)
-    call = getattr(graph, "current_callable", None) or graph  # without what torch does about each call
-    return lambda *tensors: call(list(tensors))
+    return Compiled(getattr(graph, "current_callable", None) or graph)  # without what torch does about each call
+
+
+class Compiled:
+    """What inductor made of a graph."""
+
+    def __init__(self, call: Callable[[list[Tensor]], Sequence[Any]]) -> None:
+        self.call = call
+
+    def __call__(self, *tensors: Tensor) -> Sequence[Any]:
+        return self.call(list(tensors))
 
 
 def _context_for_the_cache(examples: Sequence[Any]) -> TracingContext:

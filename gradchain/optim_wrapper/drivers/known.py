@@ -26,7 +26,8 @@ def graph_for(
     given: as in a call of the program; numbers: those among them that many graphs have; fixed: what is fixed about the links.
     """
     ids, on_cpu = {id(number) for number in numbers}, given[0].device.type == "cpu"
-    zeroth = [i for i, x in enumerate(given) if x.dim() == 0 and (x.device.type == "cpu" or id(x) in ids)]
+    first = 2 + len(program.state_keys) if on_cpu else 0  # a kernel works with states of no dimensions where they are
+    zeroth = [i for i, x in enumerate(given) if i >= first and x.dim() == 0 and (x.device.type == "cpu" or id(x) in ids)]
     common = [i for i in zeroth if id(given[i]) in ids or not on_cpu]
     own = [i for i in zeroth if i not in common]
     tensors = [i for i in range(len(given)) if i not in zeroth]

@@ -17,6 +17,7 @@ from gradchain.optim_wrapper.drivers.tiles import rows_of_tile
 from gradchain.optim_wrapper.layouts import is_sharded
 from gradchain.optim_wrapper.numbers import counts
 from gradchain.optim_wrapper.shards import local, view_of
+from gradchain.types import SharedTransform
 
 SMALL = 1 << 15  # elements of a parameter up to which stacking costs less than running it alone
 STACK = 1 << 17  # elements of a stack, so that what it is worked out with stays in a core's cache
@@ -75,8 +76,9 @@ def parted(
 
 
 def _flat(row: Row, compile: bool, tiny: int) -> bool:
-    """Whether a parameter goes into a flat buffer; compiled, where a call for each of many takes longer than the work."""
-    return _small(row) and (not compile or (is_tiny(row) and tiny >= MANY))
+    """Whether a parameter goes into a flat buffer; compiled, one of many that meet in shared links, outside of native loops."""
+    shared = any(isinstance(link.transform, SharedTransform) for link in row.links)
+    return _small(row) and (not compile or (shared and is_tiny(row) and tiny >= MANY))
 
 
 def on_cpu(row: Row) -> bool:

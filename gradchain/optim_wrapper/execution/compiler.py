@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._triton import has_triton
 
 REPAID = 1 << 22  # elements on a CPU from which compiling is repaid within about a thousand steps
+PARAMETER = 1 << 12  # elements that each parameter counts for at least, since each costs an uncompiled step something
 logger = logging.getLogger("gradchain")
 
 
@@ -24,7 +25,9 @@ def compiling_pays(params: Sequence[Tensor]) -> bool:
     """
     if all(param.is_cuda for param in params):
         return bool(params) and has_triton()
-    if any(param.device.type != "cpu" for param in params) or sum(param.numel() for param in params) < REPAID:
+    if any(param.device.type != "cpu" for param in params):
+        return False
+    if sum(max(param.numel(), PARAMETER) for param in params) < REPAID:
         return False
     return _found(_name(), "gradchain: chains of this size are several times faster compiled")
 

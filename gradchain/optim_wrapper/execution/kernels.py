@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +15,12 @@ from gradchain.optim_wrapper.drivers.batch import Batch, Home, Untraceable
 from gradchain.optim_wrapper.drivers.graphs import Graph
 from gradchain.optim_wrapper.drivers.program import Answer, joined
 from gradchain.optim_wrapper.drivers.step import Step
-from gradchain.optim_wrapper.layouts import WHOLE
+from gradchain.optim_wrapper.execution.native import NativeLoop
+from gradchain.optim_wrapper.layouts import WHOLE, is_sharded
 from gradchain.optim_wrapper.shards import elements, local
 from gradchain.types import ParamInfo
+
+logger = logging.getLogger("gradchain")
 
 
 @dataclass
@@ -30,6 +35,9 @@ class KernelBucket(Home):
         rows = zip(self.raw, self.states, strict=True)
         self.own = [[elements(param), elements(param), *(local(state[key]) for key in self.state)] for param, state in rows]
         self.last: Graph | None = None  # of the last step, if all parameters went through one
+        self.native: tuple[Graph, NativeLoop | None] | None = None  # for the calls of a graph
+        self.fixed: list[Tensor] = []  # the numbers that it takes
+        self.as_they_are = False  # whether the gradients have the strides of their parameters
 
     @override
     def batch(self, grads: Sequence[Tensor | None], lr: Tensor, step: Step) -> KernelStep:
@@ -48,6 +56,11 @@ class KernelBucket(Home):
 
     @override
     def repeats(self) -> bool:
+        grads = [info.param.grad for info in self.infos]
+        self.as_they_are = all(
+            grad is not None and grad.dim() > 0 and not is_sharded(grad) and grad.stride() == param.stride()
+            for grad, param in zip(grads, self.raw, strict=True)
+        )
         return self.last is not None or not self.is_direct()
 
     @override
@@ -56,16 +69,41 @@ class KernelBucket(Home):
 
     @override
     def repeat(self, grads: Sequence[Tensor | None], step: Step) -> None:
-        graph, mine = self.last, self.pick(grads)
+        graph = self.last
         assert graph is not None
         numbers = [step.coming(self), self.lr, *map(step.count, self.since.values()), *self.split.numbers]
         made = step.made(graph, [numbers[i - len(self.own[0])] for i in graph.common], self.raw[0].device)
-        for i, grad in enumerate(mine):
-            given = self.given(i, grad)
-            more = made if graph.of_own is None else graph.of_own(*[given[k] for k in graph.own], *made)
-            graph.run(*[given[k] for k in graph.places], *more)
+        mine: Sequence[Any] = self.pick(grads)
+        if not self.as_they_are:
+            mine = [elements(self.aligned(grad, param)) for grad, param in zip(mine, self.raw, strict=True)]
+        if self.native is None or self.native[0] is not graph:
+            self.native = graph, self._loop(graph, mine, made)
+        loop = self.native[1]
+        if loop is not None:
+            torch._foreach_copy_(self.fixed, list(made))  # pyright: ignore[reportPrivateImportUsage]
+            loop.run(mine)
+        else:
+            for (param, _, *states), grad in zip(self.own, mine, strict=True):
+                given = [param, grad, *states]
+                more = made if graph.of_own is None else graph.of_own(*[given[k] for k in graph.own], *made)
+                graph.run(*[given[k] for k in graph.places], *more)
         torch.autograd.graph.increment_version(self.raw)  # written past them
         self.advance()
+
+    def _loop(self, graph: Graph, grads: Sequence[Tensor], made: Sequence[Tensor]) -> NativeLoop | None:
+        """A native loop over the parameters; None where a graph is more than serial kernels, or one call is all."""
+        if graph.call is None or graph.of_own is not None or len(self.raw) < 2:
+            return None
+        self.fixed = [number.clone() for number in made]
+        inputs: list[list[Tensor]] = []
+        for (param, _, *states), grad in zip(self.own, grads, strict=True):
+            given = [param, grad, *states]
+            inputs.append([*[given[k] for k in graph.places], *self.fixed])
+        try:
+            return NativeLoop(graph.call, inputs, graph.places.index(1) if 1 in graph.places else None)
+        except (ValueError, AttributeError, KeyError, OSError) as error:  # torch's code has another form, or is no file
+            logger.info("parameters of shape %s are stepped by a call for each: %s", tuple(self.raw[0].shape), error)
+            return None
 
 
 class KernelStep(Batch):
