@@ -1,6 +1,7 @@
 """The native loop over small parameters takes the steps of the reference, whatever is exchanged between steps."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -65,6 +66,13 @@ def exchange_a_state(optimizer, params, i):
         state[key] = state[key] * 0.5
 
 
+def take_parameters_for_gradients(optimizer, params, i):
+    """Of a penalty on squares, say: for some steps a gradient has the memory of its parameter."""
+    if i < 5:
+        for p in params:
+            p.grad = p.detach()
+
+
 def miss_a_gradient(optimizer, params, i):
     if i == 4:
         params[2].grad = None
@@ -78,6 +86,7 @@ EDITS = [
     load,
     move_a_parameter,
     exchange_a_state,
+    take_parameters_for_gradients,
     miss_a_gradient,
 ]
 
@@ -136,6 +145,21 @@ def test_a_graph_that_calls_a_library_runs_one_by_one():
         if driver == "compiled":
             assert loops(optimizer) == [False]  # matrix products are calls of a library
     torch.testing.assert_close(*found, rtol=1e-6, atol=1e-8)
+
+
+def test_old_gradients_are_not_kept():
+    params = [param(12, 20, seed=i) for i in range(3)]
+    optimizer = presets.ladam().optimizer(params, driver="compiled")
+    for _ in range(4):
+        for p in params:
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+    assert loops(optimizer) == [True]
+    old = [weakref.ref(p.grad) for p in params]
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert [ref() for ref in old] == [None] * 3
 
 
 def test_one_parameter_needs_no_loop():

@@ -97,11 +97,22 @@ class KernelBucket(Home):
         self.fixed = [number.clone() for number in made]
         inputs: list[list[Tensor]] = []
         for (param, _, *states), grad in zip(self.own, grads, strict=True):
-            given = [param, grad, *states]
+            given = [
+                param,
+                torch.empty_like(grad),
+                *states,
+            ]  # the gradient may be the parameter in this step, and not in the next
             inputs.append([*[given[k] for k in graph.places], *self.fixed])
         try:
             return NativeLoop(graph.call, inputs, graph.places.index(1) if 1 in graph.places else None)
-        except (ValueError, AttributeError, KeyError, OSError) as error:  # torch's code has another form, or is no file
+        except (
+            ValueError,
+            AttributeError,
+            KeyError,
+            TypeError,
+            OSError,
+        ) as error:
+            # torch's code has another form, or is no file
             logger.info("parameters of shape %s are stepped by a call for each: %s", tuple(self.raw[0].shape), error)
             return None
 

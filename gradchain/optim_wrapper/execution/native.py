@@ -72,7 +72,8 @@ class NativeLoop:
     def __init__(self, call: Callable[..., Any], inputs: Sequence[Sequence[Tensor]], grad: int | None) -> None:
         """call: of inductor; inputs: of each parameter; grad: position of the gradient, whose address is told in each step.
 
-        ValueError where the graph is more than kernels.
+        The caller keeps the inputs but for the gradients, which must not share memory with other inputs. ValueError where the
+        graph is more than kernels.
         """
         surroundings: dict[str, Any] = getattr(call, "__func__").__globals__  # noqa: B009 (of a bound method)
         if not is_plain(call, surroundings["__file__"]):
@@ -89,7 +90,6 @@ class NativeLoop:
         self.threads = min(torch.get_num_threads(), len(inputs))
         self.memory = [torch.empty(first.size + ALIGNMENT, dtype=torch.uint8, device="cpu") for _ in range(self.threads)]
         places = [-(-memory.data_ptr() // ALIGNMENT) * ALIGNMENT for memory in self.memory]
-        self.inputs = inputs  # whose addresses stand in the table
         self.table = torch.tensor([[word for words in one.words for word in words] for one in found], dtype=torch.int64)
         own = None if grad is None else [tensors[grad].data_ptr() for tensors in inputs]
         columns = range(self.table.shape[1]) if own is not None else ()
