@@ -57,14 +57,14 @@ def graph_for(
 
 
 def _state_shapes(program: Program, like: Tensor, shape: Sequence[int]) -> list[Sequence[int]]:
-    """The shapes of the states that the links make for a parameter of this shape; none where that takes its values."""
+    """The shapes of the states that the links make for a parameter of this shape; none where they cannot be known."""
     param, shapes = torch.empty(tuple(shape), dtype=like.dtype, device="meta"), dict[str, Sequence[int]]()
     try:
         for link in program.links:
             shapes.update((key, x.shape) for key, x in zip(link.state_keys, link.transform.init(param), strict=True))
-    except Exception:  # whatever a link may raise about a tensor without values
+        return [shapes[key] for key in program.state_keys]
+    except Exception:  # a state is left from an earlier setting; or what a link may raise about a tensor without values
         return []
-    return [shapes[key] for key in program.state_keys]
 
 
 @contextmanager
