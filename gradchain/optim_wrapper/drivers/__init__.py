@@ -3,7 +3,7 @@
 reference  one parameter at a time, link by link
 eager      small parameters of any shapes in one buffer, by generated code (see ``execution``); large ones in tiles of rows;
            others as in the reference
-compiled   each parameter by a call of a compiled graph, which serves all shapes of one number of dimensions; a native loop
+compiled   each parameter by a call of a compiled graph, which serves many shapes of one number of dimensions; a native loop
            makes the calls for small parameters of one shape, if the graph consists of kernels alone; large ones in tiles of
            rows, if links ask for what is next to an element. On a GPU small parameters of one shape run as one, and some
            large ones of a shape in one call

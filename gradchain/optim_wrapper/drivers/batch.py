@@ -142,11 +142,14 @@ class Batch:
         if not self.measures(position):
             return ()
         try:
-            measured = self.run(position)
+            return list(zip(self.home.infos, self.measured(position), strict=True))
         except Untraceable:
             return [(job.info, job.measure(link)) for job in self.one_by_one(position)]
-        rows = measured[0].clone().unbind() if self.home.stacked else measured  # it may lie in memory that all stacks share
-        return list(zip(self.home.infos, rows, strict=True))
+
+    def measured(self, position: int) -> Sequence[Tensor]:
+        """The measurement of each parameter for the shared link there; Untraceable where it cannot be made so."""
+        made = self.run(position)
+        return made[0].clone().unbind() if self.home.stacked else made  # it may lie in memory that all stacks share
 
     def measures(self, position: int) -> bool:
         """Whether the link there is shared and meets in this step."""

@@ -101,7 +101,7 @@ class Graph:
 
 
 def options_alike(param: Tensor, stacked: bool) -> Hashable:
-    """What decides on the compiler's options, beside the graph: compiled for other sizes, it could be right but slow."""
+    """Traits of a parameter that select the compiler's options; code compiled with other options is right, but may be slow."""
     rest = param.shape[2:] if stacked else param.shape[1:]
     threads = torch.get_num_threads()
     serial = param.numel() < SERIAL
@@ -218,7 +218,7 @@ def _through_inductor(body: fx.GraphModule, options: dict[str, Any]) -> Function
 
 
 class Compiled:
-    """What inductor made of a graph."""
+    """A graph compiled by inductor, to be called with its inputs one by one."""
 
     def __init__(self, call: Callable[[list[Tensor]], Sequence[Any]]) -> None:
         self.call = call

@@ -64,9 +64,9 @@ def parted(
         if kernel is not None and not stacks:
             lists.setdefault((kernel, shared), []).extend(kind)
         else:
-            batches = [kind] if compile and kernel is None and on_cpu(kind[0]) else _batches(kind, compile)
-            stacked = _small(kind[0]) and not (compile and kernel is None and on_cpu(kind[0]))
-            parts += [Part(batch, kernel, stacked and len(batch) > 1) for batch in batches]
+            in_place = compile and kernel is None and on_cpu(kind[0])  # each by a call of its own
+            batches = [kind] if in_place else _batches(kind, compile)
+            parts += [Part(batch, kernel, _small(kind[0]) and not in_place and len(batch) > 1) for batch in batches]
     parts += [Part(sorted(kind, key=lambda row: row.info.place), kernel, False) for (kernel, _), kind in lists.items()]
     parts += [Part(batch, None, False, flat=True) for kind in small.values() for batch in _buckets(kind)]
     if not compile:

@@ -154,7 +154,7 @@ class Program:
 
     @property
     def form(self) -> Hashable:
-        """What is fixed about a call, beside the links and the tensors."""
+        """The fixed part of a call: everything but the links and the tensors."""
         answers = tuple((position, one.spec, one.rows, one.plain) for position, one in self.answers.items())
         plan = tuple(self.plan.items())
         return (

@@ -7,7 +7,7 @@ graph is traced on stand-ins, therefore: tensors in which no two dimensions of t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ StateShapes = Callable[[Shape], Sequence[Shape]]
 
 
 def likeness(tensors: Sequence[Tensor]) -> Hashable | None:
-    """What tensors have in common with those that one graph may serve; None where only sizes as they are tell their strides."""
+    """A key that tensors of different sizes share if one graph may serve them; None for strides that no order explains."""
     forms: list[Hashable] = []
     for x in tensors:
         order = _order(x)
@@ -84,14 +84,10 @@ def holds(graph: fx.Graph, tensors: Sequence[Tensor]) -> bool:
                 return False
     if environment is None:
         return True
+    conditions = [environment.replace(guard.expr) for guard in environment.guards]  # that tracing and compiling rely on
     return all(expression.xreplace(sizes) == actual for expression, actual in derived) and all(
-        bool(condition.xreplace(sizes)) for condition in _conditions(environment)
+        bool(condition.xreplace(sizes)) for condition in conditions
     )
-
-
-def _conditions(environment: ShapeEnv) -> Iterator[Any]:
-    """The conditions on sizes that tracing and compiling have come to rely on."""
-    return (environment.replace(guard.expr) for guard in environment.guards)
 
 
 def _order(tensor: Tensor) -> tuple[int, ...] | None:

@@ -16,7 +16,7 @@ from gradchain.optim_wrapper.drivers.step import Step
 from gradchain.optim_wrapper.execution.functions import Bound, Request, Told, bind_stretch, told
 from gradchain.optim_wrapper.execution.runs import Bucket
 from gradchain.optim_wrapper.execution.values import Kind
-from gradchain.types import UNSET, ParamInfo
+from gradchain.types import UNSET
 
 STACKED = 4  # parameters of one shape from which torch.stack gathers them faster than a copy of each
 
@@ -122,17 +122,7 @@ class FlatStep(Batch):
         self.host = (home.count + 1, float(lr), *totals, *home.since.values(), *home.split.floats)
 
     @override
-    def measure(self, position: int) -> Sequence[tuple[ParamInfo, Tensor]]:
-        link = self.links[position]
-        if not self.measures(position):
-            return ()
-        try:
-            return list(zip(self.home.infos, self._measured(position), strict=True))
-        except Untraceable:
-            return [(job.info, job.measure(link)) for job in self.one_by_one(position)]
-
-    def _measured(self, position: int) -> list[Tensor]:
-        """The measurement of each parameter for the shared link there."""
+    def measured(self, position: int) -> Sequence[Tensor]:
         home, rows = self.home, list[Tensor]()
         for (stretch, _, buffers), result in self._execute(position):
             runs = home.runs[stretch.first : stretch.stop]

@@ -18,7 +18,6 @@ from gradchain.optim_wrapper.drivers.step import Step
 from gradchain.optim_wrapper.execution.native import NativeLoop
 from gradchain.optim_wrapper.layouts import WHOLE, is_sharded
 from gradchain.optim_wrapper.shards import elements, local
-from gradchain.types import ParamInfo
 
 logger = logging.getLogger("gradchain")
 
@@ -97,22 +96,11 @@ class KernelBucket(Home):
         self.fixed = [number.clone() for number in made]
         inputs: list[list[Tensor]] = []
         for (param, _, *states), grad in zip(self.own, grads, strict=True):
-            given = [
-                param,
-                torch.empty_like(grad),
-                *states,
-            ]  # the gradient may be the parameter in this step, and not in the next
+            given = [param, torch.empty_like(grad), *states]  # a gradient may be its parameter in this step alone
             inputs.append([*[given[k] for k in graph.places], *self.fixed])
         try:
             return NativeLoop(graph.call, inputs, graph.places.index(1) if 1 in graph.places else None)
-        except (
-            ValueError,
-            AttributeError,
-            KeyError,
-            TypeError,
-            OSError,
-        ) as error:
-            # torch's code has another form, or is no file
+        except (ValueError, AttributeError, KeyError, TypeError, OSError) as error:  # torch's code has another form
             logger.info("parameters of shape %s are stepped by a call for each: %s", tuple(self.raw[0].shape), error)
             return None
 
@@ -123,15 +111,8 @@ class KernelStep(Batch):
     home: KernelBucket
 
     @override
-    def measure(self, position: int) -> Sequence[tuple[ParamInfo, Tensor]]:
-        link = self.links[position]
-        if not self.measures(position):
-            return ()
-        try:
-            rows = [graph.run(*tensors)[0] for graph, tensors in self.calls(position)]
-        except Untraceable:
-            return [(job.info, job.measure(link)) for job in self.one_by_one(position)]
-        return list(zip(self.home.infos, rows, strict=True))
+    def measured(self, position: int) -> Sequence[Tensor]:
+        return [graph.run(*tensors)[0] for graph, tensors in self.calls(position)]
 
     @override
     def make(self) -> None:
