@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from gradchain import transforms
-from gradchain.optim_wrapper.drivers import due
+from gradchain.optim_wrapper.drivers.flow import due
 from gradchain.optim_wrapper.layouts import WHOLE
 from gradchain.types import Carry, Context, ParamInfo, SharedTransform
 

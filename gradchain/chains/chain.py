@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
-
-from torch import Tensor
+from typing import Any, cast
 
 from gradchain._fields import instead
 from gradchain.chains.branches import Branch, Merge
 from gradchain.chains.describe import describe
 from gradchain.chains.lints import nonsense, share_parameters
+from gradchain.chains.runnable import Runnable
 from gradchain.types import ChainError, ChainWarning, Transform
-
-if TYPE_CHECKING:
-    from gradchain.chains.partition import Recipe
-    from gradchain.optim_wrapper import ChainOptimizer
 
 GIVEN = frozenset(  # hold something at the start
     {"grad", "param", "update", "gate", "processed", "scale", "bump_scale", "eps_scale"}
@@ -37,26 +32,8 @@ SLOTS = GIVEN | WRITERS.keys()
 FOREIGN = {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr", "lr_scale"}
 
 
-class Functional:
-    """What a chain and a partition are besides recipes for optimizers: a pair of pure functions."""
-
-    def init(self, params: Mapping[str, Tensor] | Sequence[Tensor]) -> Any:
-        """The state of a run without an optimizer, see ``optim_wrapper.functional``: by parameter, flat, by link."""
-        from gradchain.optim_wrapper import functional
-
-        return functional.init(cast("Recipe", self), params)
-
-    def update(
-        self, grads: Any, state: Any, params: Mapping[str, Tensor] | Sequence[Tensor], **hyperparameters: Any
-    ) -> tuple[Any, Any]:
-        """(what to subtract from ``params``, the new state); pure: to be differentiated, or mapped with ``torch.func.vmap``."""
-        from gradchain.optim_wrapper import functional
-
-        return functional.update(cast("Recipe", self), grads, state, params, hyperparameters)
-
-
 @dataclass(frozen=True, repr=False)
-class Chain(Functional):
+class Chain(Runnable):
     """Links in the order in which they run; checked when built. Make one with ``chain(...)`` or a preset."""
 
     links: tuple[Transform[Any], ...]
@@ -166,28 +143,6 @@ class Chain(Functional):
     def describe(self) -> str:
         """A table of the links, their hyperparameters and state, and what looks wrong."""
         return describe(self.links, self.note)
-
-    def optimizer(
-        self,
-        params: Iterable[Any],
-        *,
-        driver: str = "auto",
-        accumulate: int = 1,
-        finite_gate: bool = False,
-        flatten: bool = False,
-        maximize: bool = False,
-        **hyperparameters: Any,
-    ) -> ChainOptimizer:
-        """Bind the chain to parameters: a ``torch.optim.Optimizer``.
-
-        ``params`` are tensors, ``named_parameters()`` or group dicts; ``hyperparameters`` override those of the links by
-        their keys in ``param_groups``, for all groups that do not set their own. The other options are those of
-        ``ChainOptimizer``.
-        """
-        from gradchain.optim_wrapper import ChainOptimizer  # the one upward import, for the user's convenience
-
-        options: dict[str, Any] = {"driver": driver, "accumulate": accumulate, "finite_gate": finite_gate, "flatten": flatten}
-        return ChainOptimizer(params, self, **options, maximize=maximize, **hyperparameters)
 
     def __repr__(self) -> str:
         return f"chain({', '.join(map(repr, self.links))})"

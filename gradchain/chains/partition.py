@@ -16,18 +16,16 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from torch import Tensor
 
 from gradchain._fields import instead, nearest
-from gradchain.chains.chain import Chain, Functional, chain
+from gradchain.chains.chain import Chain, chain
+from gradchain.chains.runnable import Runnable
 from gradchain.chains.where import Rule, Where, rule
 from gradchain.transforms._names import bare
 from gradchain.types import ChainError, ChainWarning, Transform
-
-if TYPE_CHECKING:
-    from gradchain.optim_wrapper import ChainOptimizer
 
 By = Mapping[str, Where] | Callable[[str, Tensor], str] | None
 SHOWN = 8  # names in an error
@@ -35,7 +33,7 @@ MADE_UP = re.compile(r"\d+\.\d+(\.lora_[AB])?")  # names of parameters that came
 
 
 @dataclass(frozen=True, repr=False)
-class Partition(Functional):
+class Partition(Runnable):
     """Chains by label, and which parameter falls to which. Make one with ``partition``."""
 
     chains: Mapping[str, Chain]
@@ -128,28 +126,6 @@ class Partition(Functional):
         else:
             which = dict.fromkeys(self.chains, "by the label of the group" if self.by is None else f"by {self.by!r}")
         return "\n\n".join(f"{label} ({which[label]})\n{one.describe()}" for label, one in self.chains.items())
-
-    def optimizer(
-        self,
-        params: Iterable[Any],
-        *,
-        driver: str = "auto",
-        accumulate: int = 1,
-        finite_gate: bool = False,
-        flatten: bool = False,
-        maximize: bool = False,
-        **hyperparameters: Any,
-    ) -> ChainOptimizer:
-        """Bind the chains to parameters: one ``torch.optim.Optimizer``.
-
-        ``hyperparameters``: ``lr=0.1`` for every chain that has one, ``muon={"lr": 0.1}`` for the chain of a label. A group
-        may carry the same keys, and ``"label"`` to decide for all its parameters. The other options are those of
-        ``ChainOptimizer``.
-        """
-        from gradchain.optim_wrapper import ChainOptimizer  # an upward import, for the user's convenience
-
-        options: dict[str, Any] = {"driver": driver, "accumulate": accumulate, "finite_gate": finite_gate, "flatten": flatten}
-        return ChainOptimizer(params, self, **options, maximize=maximize, **hyperparameters)
 
     def __repr__(self) -> str:
         by = "" if self.by is None else f", by={self.by!r}"

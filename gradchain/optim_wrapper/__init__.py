@@ -1,6 +1,6 @@
 """The wrapper that makes a chain a ``torch.optim.Optimizer``, and presets as classes."""
 
-from gradchain.optim_wrapper.checkpoint import LoadReport
+from gradchain.chains.reports import LoadReport, Report
 from gradchain.optim_wrapper.configure import ModelAnalysis, analyze_model, auto_configure
 from gradchain.optim_wrapper.in_backward import step_in_backward
 from gradchain.optim_wrapper.optimizer import ChainOptimizer
@@ -66,7 +66,6 @@ from gradchain.optim_wrapper.presets import (
     WaveAdam,
 )
 from gradchain.optim_wrapper.reorder import compute_neuron_order, reorder_linear_layer
-from gradchain.optim_wrapper.report import Report
 from gradchain.optim_wrapper.schedulers import ChiAnnealScheduler
 
 __all__ = [

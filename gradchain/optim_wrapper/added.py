@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.optim import Optimizer
 
 from gradchain.chains.partition import Partition
-from gradchain.optim_wrapper.drivers import refuse_flat_shards
+from gradchain.optim_wrapper.base import OptimizerBase
+from gradchain.optim_wrapper.drivers.flat import refuse_flat_shards
 from gradchain.optim_wrapper.hyperparameters import name_in
 from gradchain.optim_wrapper.names import found, number, numbered, unpair
 
-if TYPE_CHECKING:
-    from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
-
-def parts_of(optimizer: ChainOptimizer, group: dict[str, Any]) -> list[dict[str, Any]]:
+def parts_of(optimizer: OptimizerBase, group: dict[str, Any]) -> list[dict[str, Any]]:
     """The group as it is, or one group for each label that occurs in it."""
     if not isinstance(optimizer.chain, Partition):
         return [dict(group)]
@@ -27,7 +25,7 @@ def parts_of(optimizer: ChainOptimizer, group: dict[str, Any]) -> list[dict[str,
     return optimizer.chain.split(group, names)
 
 
-def add(optimizer: ChainOptimizer, group: dict[str, Any]) -> None:
+def add(optimizer: OptimizerBase, group: dict[str, Any]) -> None:
     """Hand the group to torch, which wants names in all groups or in none, together with the names that torch misses."""
     earlier, g = optimizer.param_groups, len(optimizer.param_groups)
     names = found(group, g, optimizer.guesses_names)

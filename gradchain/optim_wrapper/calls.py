@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradchain.optim_wrapper.base import OptimizerBase
 from gradchain.optim_wrapper.checkpoint import SEEN, SUM
 from gradchain.optim_wrapper.collectives import everywhere
 from gradchain.optim_wrapper.drivers import total
@@ -20,11 +21,8 @@ from gradchain.optim_wrapper.drivers.loop import Job, together
 from gradchain.optim_wrapper.shards import elements, local
 from gradchain.types import ChainError, Transform
 
-if TYPE_CHECKING:
-    from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
-
-def with_gradient(optimizer: ChainOptimizer) -> Iterator[Tensor]:
+def with_gradient(optimizer: OptimizerBase) -> Iterator[Tensor]:
     """The parameters that have a gradient."""
     for group in optimizer.param_groups:
         yield from (param for param in group["params"] if param.grad is not None)
@@ -38,7 +36,7 @@ def evaluated(closure: Callable[[], Any] | None) -> Any:
         return closure()
 
 
-def check_capture(optimizer: ChainOptimizer) -> None:
+def check_capture(optimizer: OptimizerBase) -> None:
     """ChainError where a CUDA graph that is being captured would repeat this very step, and not go on from step to step."""
     if torch.compiler.is_compiling() or not torch.cuda.is_initialized() or not torch.cuda.is_current_stream_capturing():
         return
@@ -79,7 +77,7 @@ def ascend(jobs: list[Job], closure: Callable[[], Any]) -> None:
 
 
 @torch.no_grad()
-def collect(optimizer: ChainOptimizer) -> bool:
+def collect(optimizer: OptimizerBase) -> bool:
     """Add the gradients of this call to those of the calls before; or, where they are enough for a step, leave that to it."""
     _check_sums(optimizer)
     seen = 1 + _seen(optimizer)
@@ -94,7 +92,7 @@ def collect(optimizer: ChainOptimizer) -> bool:
     return False
 
 
-def _seen(optimizer: ChainOptimizer) -> int:
+def _seen(optimizer: OptimizerBase) -> int:
     return max(
         (group.get(SEEN, 0) for group in optimizer.param_groups), default=0
     )  # a group may have joined since the last step
@@ -105,7 +103,7 @@ def _gradient(param: Tensor) -> Tensor:
     return elements(param.grad.detach()).to(compute_dtype(param))
 
 
-def _check_sums(optimizer: ChainOptimizer) -> None:
+def _check_sums(optimizer: OptimizerBase) -> None:
     """ChainError where a parameter has another shape than its accumulated gradients."""
     for param in with_gradient(optimizer):
         found = optimizer.state.get(param, {}).get(SUM)
@@ -117,7 +115,7 @@ def _check_sums(optimizer: ChainOptimizer) -> None:
 
 
 @contextmanager
-def means(optimizer: ChainOptimizer) -> Generator[None]:
+def means(optimizer: OptimizerBase) -> Generator[None]:
     """While it lasts, the parameters' gradients are the means over the calls; those of the last call come back after it.
 
     If the step raises, the sum of the calls before is unchanged: the last call can be made again.
@@ -151,7 +149,7 @@ def means(optimizer: ChainOptimizer) -> Generator[None]:
 
 
 @contextmanager
-def next_scheduled(optimizer: ChainOptimizer) -> Generator[None]:
+def next_scheduled(optimizer: OptimizerBase) -> Generator[None]:
     """Give the groups the values that schedules of the chain have for the coming step; where it raises, they are taken back."""
     groups = [group for group in optimizer.param_groups if "scheduled" in group]
     coming: list[dict[str, Any]] = []
@@ -169,14 +167,14 @@ def next_scheduled(optimizer: ChainOptimizer) -> Generator[None]:
         raise
 
 
-def finite(optimizer: ChainOptimizer) -> Tensor:
+def finite(optimizer: OptimizerBase) -> Tensor:
     """Whether all gradients of the step are finite, on all ranks; nothing is read."""
     flags = [local(p.grad.detach()).isfinite().all() for p in with_gradient(optimizer) if p.grad is not None]
     return everywhere(torch.stack([flag.to(flags[0].device) for flag in flags]).all(), list(with_gradient(optimizer)))
 
 
 @contextmanager
-def gated(optimizer: ChainOptimizer) -> Generator[None]:
+def gated(optimizer: OptimizerBase) -> Generator[None]:
     """Undo what happens to parameters and state meanwhile, if a gradient is not finite. It costs a copy of both.
 
     Counts of steps and schedules are kept on the host; where parameters are elsewhere, they are put right when next looked at.
@@ -215,7 +213,7 @@ def _on_host(flag: Tensor) -> tuple[Tensor, Any]:
     return copy, event
 
 
-def settle(optimizer: ChainOptimizer) -> None:
+def settle(optimizer: OptimizerBase) -> None:
     """Take back the counts of the steps that were not taken."""
     for steps, scheduled, flag, event in optimizer.unsettled:
         if event is not None:

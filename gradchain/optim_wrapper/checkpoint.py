@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from multiprocessing.context import get_spawning_popen
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gradchain.chains.reports import LoadReport
+from gradchain.optim_wrapper.base import OptimizerBase
 from gradchain.optim_wrapper.commit import Before, NewState
-from gradchain.optim_wrapper.drivers import working
+from gradchain.optim_wrapper.drivers.loop import working
 from gradchain.optim_wrapper.foreign import is_foreign, is_group_of_torch, translated
 from gradchain.optim_wrapper.group_keys import saved_rules
 from gradchain.optim_wrapper.hyperparameters import BoundLink, name_in, without
@@ -25,36 +27,11 @@ from gradchain.optim_wrapper.traffic import refuse_flattened
 from gradchain.transforms import FactoredSecondMoment
 from gradchain.types import ChainError
 
-if TYPE_CHECKING:
-    from gradchain.optim_wrapper.optimizer import ChainOptimizer
-
-
 HELD = "/held"  # ends the key of the training value that evaluation has put aside, see modes
 PUT_ASIDE = (
     "it was saved in evaluation, and training goes on from the parameters as they stand, which is from the average where they "
     "were saved with it; the training values that were put aside are dropped"
 )
-
-
-class LoadReport(NamedTuple):
-    """The outcome of loading, by link: kept, dropped (saved, but no link of that name), fresh (started anew)."""
-
-    kept: tuple[str, ...]
-    dropped: tuple[str, ...]
-    fresh: tuple[str, ...]
-    missing: tuple[str, ...] = ()  # parameters that were not saved, where parameters are matched by name
-    unused: tuple[str, ...] = ()  # saved parameters that the optimizer does not have
-    remarks: tuple[str, ...] = ()  # what the saved run did and this one does not
-
-    @property
-    def clean(self) -> bool:
-        """Whether all that was saved is used, and all that is needed was saved."""
-        return not any(self[1:])
-
-    def __str__(self) -> str:
-        lists = [*self[:3], *(names for names in self[3:] if names)]
-        words = [*self._fields[:3], *(word for word, names in zip(self._fields[3:], self[3:], strict=True) if names)]
-        return "; ".join(f"{word}: {', '.join(names) or 'none'}" for word, names in zip(words, lists, strict=True))
 
 
 def fresh_state(link: BoundLink, param: Tensor) -> dict[str, Tensor]:
@@ -100,7 +77,7 @@ def _own(value: Any) -> Any:
     return value.clone()
 
 
-def load(optimizer: ChainOptimizer, state_dict: Mapping[str, Any], strict: bool) -> LoadReport:
+def load(optimizer: OptimizerBase, state_dict: Mapping[str, Any], strict: bool) -> LoadReport:
     """torch's loading, with its hooks, around our own treatment of the states; nothing has changed when it raises."""
     plans: list[tuple[LoadReport, NewState]] = []
 
@@ -148,7 +125,7 @@ class Findings(NamedTuple):
 
 
 def plan(
-    optimizer: ChainOptimizer, saved: Mapping[str, Any], found: Matched
+    optimizer: OptimizerBase, saved: Mapping[str, Any], found: Matched
 ) -> tuple[LoadReport, dict[Tensor, dict[str, Tensor]], list[Any]]:
     """Work out a load: report, state by parameter, groups; ChainError if it cannot work. Changes nothing."""
     told = Findings({}, {}, {}, {})
@@ -179,7 +156,7 @@ def plan(
 class Loading(NamedTuple):
     """A parameter whose state is loaded: its links as they run afterwards, and what is told of it."""
 
-    optimizer: ChainOptimizer
+    optimizer: OptimizerBase
     param: Tensor
     name: str
     links: Sequence[BoundLink]
@@ -269,7 +246,7 @@ class Loading(NamedTuple):
         return cast
 
 
-def _brought(old: dict[str, Any], label: str | None, optimizer: ChainOptimizer) -> tuple[dict[str, Any], dict[str, Any]]:
+def _brought(old: dict[str, Any], label: str | None, optimizer: OptimizerBase) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split a parameter's saved state into entries it keeps and entries it leaves: all but its count of steps, with its chain.
 
     Where a partition has the label under which it was saved no more, the label may have been renamed: it brings everything.

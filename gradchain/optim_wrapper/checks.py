@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradchain.optim_wrapper.base import OptimizerBase
 from gradchain.optim_wrapper.checkpoint import fresh_state
 from gradchain.optim_wrapper.collectives import nothing_but_zeros
 from gradchain.optim_wrapper.drivers.flow import compute_dtype
@@ -15,13 +16,10 @@ from gradchain.optim_wrapper.hyperparameters import BoundLink, name_in
 from gradchain.optim_wrapper.layouts import is_sharded
 from gradchain.types import ChainError
 
-if TYPE_CHECKING:
-    from gradchain.optim_wrapper.optimizer import ChainOptimizer
-
 Wanted = dict[str, tuple[torch.Size, bool]]  # shape of a state, and whether it is floating
 
 
-def check(optimizer: ChainOptimizer) -> None:
+def check(optimizer: OptimizerBase) -> None:
     """ChainError where a gradient or a state does not fit its parameter. Costs little where all is as it was."""
     params = [param for group in optimizer.param_groups for param in group["params"]]
     grads = [param.grad for param in params]
@@ -35,7 +33,7 @@ def check(optimizer: ChainOptimizer) -> None:
         watch.gradients_fit(grads)
 
 
-def only_prepares(optimizer: ChainOptimizer) -> bool:
+def only_prepares(optimizer: OptimizerBase) -> bool:
     """Whether this step can do nothing but make the state, as torch.distributed.checkpoint asks for: it counts as none.
 
     The gradients are looked at in a first step at a learning rate of 0 only, so that no other step reads them.
@@ -46,7 +44,7 @@ def only_prepares(optimizer: ChainOptimizer) -> bool:
     return nothing_but_zeros(grads)
 
 
-def check_gradients(optimizer: ChainOptimizer) -> None:
+def check_gradients(optimizer: OptimizerBase) -> None:
     """RuntimeError where a gradient is sparse, ChainError where its shape or device is not the parameter's."""
     for g, group in enumerate(optimizer.param_groups):
         for i, param in enumerate(group["params"]):
@@ -71,7 +69,7 @@ def check_gradients(optimizer: ChainOptimizer) -> None:
                 )
 
 
-def check_states(optimizer: ChainOptimizer) -> set[int]:
+def check_states(optimizer: OptimizerBase) -> set[int]:
     """ChainError where a state does not fit the parameter that is to be stepped; the ids of others that it does not fit."""
     unfit: set[int] = set()
     known: dict[tuple[int, torch.Size, torch.dtype], tuple[Any, Wanted]] = {}

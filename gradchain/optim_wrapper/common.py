@@ -8,30 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradchain.chains.chain import Chain
+from gradchain.optim_wrapper.base import OptimizerBase
 from gradchain.optim_wrapper.drivers.total import counting
 from gradchain.optim_wrapper.shards import local
-
-if TYPE_CHECKING:
-    from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
 State = Mapping[str, Tensor]
 
 
 @contextmanager
-def taking_step(optimizer: ChainOptimizer) -> Generator[None]:
+def taking_step(optimizer: OptimizerBase) -> Generator[None]:
     """Bring numbers that all parameters share to one value before a step, and count the step if nothing raises."""
     agree(optimizer)
     with counting(optimizer):
         yield
 
 
-def agree(optimizer: ChainOptimizer) -> None:
+def agree(optimizer: OptimizerBase) -> None:
     """Give every parameter the newest copy of the numbers that are common to all."""
     members = [(optimizer.chain.label_of(group), g, group["params"]) for g, group in enumerate(optimizer.param_groups)]
     chains = {label: chain for label, chain in optimizer.chain.parts.items() if has_common(chain)}

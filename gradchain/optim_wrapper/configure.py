@@ -111,7 +111,7 @@ def auto_configure(
         {"params": [(name, params[name]) for name in analysis.c2 if analysis.c2[name] == c2], "c2": c2}
         for c2 in dict.fromkeys(analysis.c2.values())
     ]
-    optimizer = presets.ladam(lr=lr, weight_decay=weight_decay).optimizer(groups)
+    optimizer = ChainOptimizer(groups, presets.ladam(lr=lr, weight_decay=weight_decay))
     return optimizer, ChiAnnealScheduler(optimizer, steps) if use_scheduler and steps is not None else None
 
 

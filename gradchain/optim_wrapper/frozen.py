@@ -11,21 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradchain.optim_wrapper.base import OptimizerBase
 from gradchain.optim_wrapper.collectives import everywhere
 from gradchain.optim_wrapper.drivers.loop import Job
 from gradchain.optim_wrapper.shards import local
 
-if TYPE_CHECKING:
-    from gradchain.optim_wrapper.optimizer import ChainOptimizer
-
 
 @contextmanager
-def resting(optimizer: ChainOptimizer) -> Generator[None]:
+def resting(optimizer: OptimizerBase) -> Generator[None]:
     """While it lasts, frozen parameters whose gradient is not finite have none."""
     params = frozen(optimizer)
     finite = _finite(params) if params else []
@@ -39,7 +37,7 @@ def resting(optimizer: ChainOptimizer) -> Generator[None]:
             param.grad = grad
 
 
-def moving(optimizer: ChainOptimizer) -> list[Job]:
+def moving(optimizer: OptimizerBase) -> list[Job]:
     """The jobs without those of frozen parameters whose gradient is not finite; they have read their gradients."""
     with resting(optimizer):
         jobs = optimizer.jobs()
@@ -48,7 +46,7 @@ def moving(optimizer: ChainOptimizer) -> list[Job]:
     return jobs
 
 
-def frozen(optimizer: ChainOptimizer) -> list[Tensor]:
+def frozen(optimizer: OptimizerBase) -> list[Tensor]:
     """The parameters with a gradient that are not to move."""
     if torch.compiler.is_compiling():  # a graph cannot look at numbers
         return []

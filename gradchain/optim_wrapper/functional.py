@@ -34,10 +34,11 @@ from gradchain.chains.partition import Partition, Recipe
 from gradchain.optim_wrapper.checkpoint import host_step
 from gradchain.optim_wrapper.common import companies, has_common, newest
 from gradchain.optim_wrapper.drivers.flow import Flow, batched, compute_dtype, due, start
-from gradchain.optim_wrapper.drivers.loop import Job, Observer, loop, refreshed_without_gradient
+from gradchain.optim_wrapper.drivers.loop import Job, Observer, loop
 from gradchain.optim_wrapper.drivers.total import TOTAL
 from gradchain.optim_wrapper.fitting import check_grad, check_param, check_state
 from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, ChainBinder, scalar, with_rate, without
+from gradchain.optim_wrapper.rows import refreshed_without_gradient
 from gradchain.optim_wrapper.shards import elements
 from gradchain.types import UNSET, ChainError, ParamInfo
 

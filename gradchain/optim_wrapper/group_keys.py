@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
+from torch.optim import Optimizer
 
 import gradchain.transforms as t
 from gradchain._fields import nearest
@@ -27,9 +28,6 @@ from gradchain.chains.partition import Recipe
 from gradchain.optim_wrapper.hyperparameters import check, defaults, fitting
 from gradchain.optim_wrapper.maximize import MAXIMIZE, checked_flag
 from gradchain.types import ChainError, ChainWarning, Transform
-
-if TYPE_CHECKING:
-    from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
 OPTIONS = ("driver", "accumulate", "finite_gate", "flatten")  # of the optimizer as a whole
 EXECUTION = ("foreach", "fused", "capturable")  # how torch.optim computes, not what: any value goes
@@ -170,7 +168,7 @@ class GroupKeys:
         for key, value in values.items():
             group.setdefault(key, value)
 
-    def look(self, optimizer: ChainOptimizer) -> None:
+    def look(self, optimizer: Optimizer) -> None:
         """Take the values that were written into groups since the last step; ChainError for one that does not fit."""
         if torch.compiler.is_compiling():
             return

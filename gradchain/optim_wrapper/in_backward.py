@@ -33,7 +33,7 @@ def step_in_backward(recipe: Recipe, params: Iterable[Any], **options: Any) -> d
                 f"{link.label!r} needs the gradients of all parameters, and in the backward pass there is one at a time. "
                 "Leave it out, or call optimizer.step() after backward()."
             )
-    whole = recipe.optimizer(params, **options)
+    whole = ChainOptimizer(params, recipe, **options)
     warn_about_rules(whole)
     made: dict[str, ChainOptimizer] = {}
     for g, group in enumerate(whole.param_groups):
@@ -42,7 +42,7 @@ def step_in_backward(recipe: Recipe, params: Iterable[Any], **options: Any) -> d
                 continue
             name = name_in(group, g, i)
             own = {key: value for key, value in group.items() if key not in ("params", "named")}
-            made[name] = recipe.optimizer([{**own, "params": [param], "param_names": [name]}], **options)
+            made[name] = ChainOptimizer([{**own, "params": [param], "param_names": [name]}], recipe, **options)
             made[name].rules_checked = True  # one parameter is no measure of a rule
             param.register_post_accumulate_grad_hook(_stepping(made[name]))
     return made

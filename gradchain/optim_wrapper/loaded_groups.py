@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
+from gradchain.optim_wrapper.base import OptimizerBase
 from gradchain.optim_wrapper.foreign import group_of
 from gradchain.optim_wrapper.hyperparameters import check
 from gradchain.optim_wrapper.saved import MODE, SEEN, SUM
 from gradchain.types import ChainError
-
-if TYPE_CHECKING:
-    from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
 
 def in_evaluation(groups: Sequence[Mapping[str, Any]]) -> bool:
@@ -21,7 +19,7 @@ def in_evaluation(groups: Sequence[Mapping[str, Any]]) -> bool:
     return any(group.get(MODE) is False for group in groups)
 
 
-def usable(optimizer: ChainOptimizer, group: Mapping[str, Any], evaluating: bool) -> dict[str, Any]:
+def usable(optimizer: OptimizerBase, group: Mapping[str, Any], evaluating: bool) -> dict[str, Any]:
     """A saved group as the optimizer can run it; ChainError where a hyperparameter does not fit.
 
     Only optimizers that average have a mode: for others, parameters are training values whatever they were when saved.
@@ -35,7 +33,7 @@ def usable(optimizer: ChainOptimizer, group: Mapping[str, Any], evaluating: bool
     return group
 
 
-def _checked(optimizer: ChainOptimizer, group: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(optimizer: OptimizerBase, group: Mapping[str, Any]) -> dict[str, Any]:
     given = check(optimizer.chain, group)
     _ = check(optimizer.chain, {**group, **{key: _read(key, value) for key, value in given.items()}})
     return given
@@ -52,9 +50,7 @@ def _read(key: str, value: Any) -> Any:
     return value.item()
 
 
-def going_on(
-    optimizer: ChainOptimizer, groups: Sequence[dict[str, Any]], states: Mapping[Tensor, Mapping[str, Tensor]]
-) -> None:
+def going_on(optimizer: OptimizerBase, groups: Sequence[dict[str, Any]], states: Mapping[Tensor, Mapping[str, Tensor]]) -> None:
     """Count no calls where their gradients are not there, and follow schedules that the saved run did not have.
 
     A group that was saved without the schedules that rule the live one goes on with them from its count of steps.

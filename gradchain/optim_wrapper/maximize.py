@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from gradchain.types import ChainError
-
-if TYPE_CHECKING:
-    from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
 MAXIMIZE = "maximize"  # key in the groups
 
@@ -34,7 +32,7 @@ def maximizes(group: Mapping[str, Any]) -> bool:
 
 
 @contextmanager
-def negated(optimizer: ChainOptimizer) -> Generator[None]:
+def negated(optimizer: Optimizer) -> Generator[None]:
     """While it lasts, gradients of groups that maximize are negated; those that were there come back after it."""
     delivered: list[tuple[Tensor, Tensor]] = []
     try:
@@ -49,12 +47,12 @@ def negated(optimizer: ChainOptimizer) -> Generator[None]:
             param.grad = grad
 
 
-def uphill(optimizer: ChainOptimizer) -> AbstractContextManager[None]:
+def uphill(optimizer: Optimizer) -> AbstractContextManager[None]:
     """``negated`` where some group maximizes."""
     return negated(optimizer) if any(map(maximizes, optimizer.param_groups)) else nullcontext()
 
 
-def check_one_direction(optimizer: ChainOptimizer, label: str) -> None:
+def check_one_direction(optimizer: Optimizer, label: str) -> None:
     """ChainError where a link that evaluates the loss at its own points would have to go up and down at once."""
     if len({maximizes(group) for group in optimizer.param_groups}) > 1:
         raise ChainError(
@@ -63,7 +61,7 @@ def check_one_direction(optimizer: ChainOptimizer, label: str) -> None:
         )
 
 
-def downhill(optimizer: ChainOptimizer, closure: Callable[[], Any], loss: Any) -> tuple[Callable[[], Any], Any]:
+def downhill(optimizer: Optimizer, closure: Callable[[], Any], loss: Any) -> tuple[Callable[[], Any], Any]:
     """Closure and loss for a link that minimizes: where the groups maximize, loss and gradients are negated."""
     if not any(map(maximizes, optimizer.param_groups)):
         return closure, loss

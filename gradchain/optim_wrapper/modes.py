@@ -8,20 +8,18 @@ evaluation the training values stand in ``state[p]["<link>/held"]``, so a checkp
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from gradchain.chains.partition import Recipe
+from gradchain.optim_wrapper.base import OptimizerBase
 from gradchain.optim_wrapper.checkpoint import fresh_state
 from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.shards import cut_like, elements, local, view_of
 from gradchain.types import Carry, ChainError, Context, Transform
-
-if TYPE_CHECKING:
-    from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
 
 def averages(recipe: Recipe) -> bool:
@@ -29,7 +27,7 @@ def averages(recipe: Recipe) -> bool:
     return any("averages" in link.traits for link in recipe.links)
 
 
-def check_training(optimizer: ChainOptimizer) -> None:
+def check_training(optimizer: OptimizerBase) -> None:
     """ChainError where the parameters stand as for evaluation."""
     if not all(group.get("train_mode", True) for group in optimizer.param_groups):
         raise ChainError("the parameters hold the average for evaluation; found a step. Call optimizer.train() before it.")
@@ -63,7 +61,7 @@ def held_by(link: BoundLink) -> BoundLink:
 
 
 @torch.no_grad()
-def set_mode(optimizer: ChainOptimizer, training: bool) -> None:
+def set_mode(optimizer: OptimizerBase, training: bool) -> None:
     """Put training values (or the average) in place of the parameters; nothing to do where they are there."""
     optimizer.follow()
     for g, group in enumerate(optimizer.param_groups):

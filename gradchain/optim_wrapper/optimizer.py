@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from typing_extensions import override
 
 from gradchain._fields import instead
 from gradchain.chains.chain import Chain
 from gradchain.chains.partition import Partition, Recipe
+from gradchain.chains.reports import LoadReport, Report
+from gradchain.chains.runnable import Wrapper, register
+from gradchain.optim_wrapper import functional
 from gradchain.optim_wrapper.added import add, parts_of
+from gradchain.optim_wrapper.base import OptimizerBase
 from gradchain.optim_wrapper.calls import (
     ascend,
     check_capture,
@@ -28,26 +31,29 @@ from gradchain.optim_wrapper.calls import (
     next_scheduled,
     settle,
 )
-from gradchain.optim_wrapper.checkpoint import LoadReport, load, sent
+from gradchain.optim_wrapper.checkpoint import load, sent
 from gradchain.optim_wrapper.checks import check, check_gradients, check_states, only_prepares
 from gradchain.optim_wrapper.common import taking_step
-from gradchain.optim_wrapper.drivers import DRIVERS, Job, Row, check_flatten
+from gradchain.optim_wrapper.drivers.flat import check_flatten
+from gradchain.optim_wrapper.drivers.loop import Job
+from gradchain.optim_wrapper.drivers.registry import DRIVERS
 from gradchain.optim_wrapper.drivers.total import TOTAL, counts_total
 from gradchain.optim_wrapper.frozen import moving, resting
 from gradchain.optim_wrapper.group_keys import GroupKeys, refuse_misspelled_options
-from gradchain.optim_wrapper.hyperparameters import Binder, common_defaults, name_in, with_rate
+from gradchain.optim_wrapper.hyperparameters import Binder, common_defaults, with_rate
 from gradchain.optim_wrapper.maximize import MAXIMIZE, check_one_direction, checked_flag, downhill, uphill
 from gradchain.optim_wrapper.mode import foreign_mode, import_dynamo, own_mode
 from gradchain.optim_wrapper.modes import averages, check_training, set_mode
 from gradchain.optim_wrapper.names import as_groups, bind, drop_repeated
 from gradchain.optim_wrapper.parameters import Links, ParameterTable
-from gradchain.optim_wrapper.report import Report, report
+from gradchain.optim_wrapper.report import report
+from gradchain.optim_wrapper.rows import Row
 from gradchain.optim_wrapper.rules import warn_about_rules
 from gradchain.optim_wrapper.solve import check_solver, refuse_shards, solve
 from gradchain.types import ChainError, ChainWarning
 
 
-class ChainOptimizer(Optimizer):
+class ChainOptimizer(OptimizerBase):
     """Runs a chain on every parameter that has a gradient.
 
     params: tensors, ``named_parameters()`` or group dicts, as for any torch optimizer; a group may set its own value for
@@ -111,19 +117,14 @@ class ChainOptimizer(Optimizer):
             drop_repeated(self.param_groups[-1])
         self._table.follow(self)
 
+    @override
     def bind_names(self, named_parameters: Iterable[tuple[str, Tensor]]) -> None:
-        """Give parameters their names after the fact, as from ``model.named_parameters()``; others keep what they have."""
         bind(self.param_groups, named_parameters)
         self._table.follow(self)
 
     @torch.no_grad()
     @override
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step. The closure, if given, computes loss and gradients anew; its loss is returned.
-
-        Gradients and states are checked first: when one does not fit its parameter, ChainError is raised and nothing has
-        changed. The step does not depend on the caller's autocast or inference mode; the closure runs in them.
-        """
         if torch.compiler.is_compiling() or not foreign_mode(self.param_groups):
             return self._step(closure)
         with own_mode(self.param_groups) as in_callers_mode:
@@ -185,36 +186,14 @@ class ChainOptimizer(Optimizer):
             self.follow()
         return super().state_dict()
 
+    @override
     def report(self) -> Report:
-        """What the links have to tell of the last step and of the parameters' names; ``print`` it for a table."""
         return report(self)
-
-    def name_of(self, param: Tensor) -> str:
-        """The parameter's name, or its group and position where parameters came without names."""
-        for g, group in enumerate(self.param_groups):
-            for i, other in enumerate(group["params"]):
-                if other is param:
-                    return name_in(group, g, i)
-        raise ChainError("this parameter is not one of the optimizer's. Add it with add_param_group.")
-
-    def by_label(self, values: Mapping[str, Any]) -> list[Any]:
-        """One value for each group, by its label: ``LambdaLR(optimizer, optimizer.by_label({"muon": f, "adamw": g}))``."""
-        if values.keys() != self.chain.parts.keys():
-            labels, found = (", ".join(names) or "none" for names in (self.chain.parts, values))
-            raise ChainError(f"by_label needs a value for each of {labels}; found: {found}. Pass one for each.")
-        return [values[self.chain.label_of(group)] for group in self.param_groups]
 
     @override
     def load_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]  (torch's returns nothing)
         self, state_dict: dict[str, Any], strict: bool = False
     ) -> LoadReport:
-        """Load by link name, keeping each state's dtype; values are copied into the live state where there is one.
-
-        Parameters are matched by name where both sides have names, by position otherwise. State that ``torch.optim`` has
-        saved goes to the matching links. What the chain has no link for is dropped, what was not saved starts afresh: the
-        report that is returned says so, with a ChainWarning; ``strict=True`` raises ChainError instead, as does state of
-        the wrong shape. Nothing has changed when it raises.
-        """
         report = load(self, state_dict, strict)
         if not report.clean:
             warnings.warn(f"the state was saved by another chain; {report}", ChainWarning, stacklevel=2)
@@ -255,13 +234,13 @@ class ChainOptimizer(Optimizer):
         self._table = ParameterTable(self.binder)
 
     @property
+    @override
     def train(self) -> Callable[[], None]:
-        """Put the training values back in place of the average; only optimizers of chains with an average have it."""
         return self._switch(True)
 
     @property
+    @override
     def eval(self) -> Callable[[], None]:
-        """Put the average in place of the parameters, to evaluate the model; likewise."""
         return self._switch(False)
 
     def _switch(self, training: bool) -> Callable[[], None]:
@@ -269,32 +248,35 @@ class ChainOptimizer(Optimizer):
             raise AttributeError("no link of this chain averages the weights, so there is no train() and no eval()")
         return lambda: set_mode(self, training)
 
+    @override
     def values(self, g: int) -> tuple[Any, ...]:
-        """The hyperparameters of the g-th group's links."""
         return self._table.values(self, g)
 
     @property
+    @override
     def groups_version(self) -> int:
-        """How often edits of the groups have been found: plans are made for one version."""
         return self._table.version
 
+    @override
     def follow(self) -> None:
-        """Look for edits of the groups made by hand."""
         self._table.follow(self)
 
+    @override
     def links_at(self, g: int, i: int) -> Links:
-        """The links of the i-th parameter of the g-th group, with their numbers where the group has them."""
         return self._table.links(self, g, i)
 
+    @override
     def jobs(self) -> list[Job]:
-        """The parameters that have a gradient, each with its links and live state."""
         self._table.renew()
         return [Job(*row) for row in self.rows()]
 
+    @override
     def rows(self, stateful: bool = False) -> list[Row]:
-        """The parameters that have a gradient, or ``stateful`` also those that had one, in their order."""
         return self._table.rows(self, stateful)
 
+    @override
     def row(self, g: int, i: int, place: int) -> Row:
-        """The i-th parameter of the g-th group with what runs on it."""
         return self._table.row(self, g, i, place)
+
+
+register(Wrapper(ChainOptimizer, functional.init, functional.update))

@@ -6,24 +6,22 @@ Masks, chains and names belong to parameters and labels, not to places in a grou
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gradchain._fields import hashable
+from gradchain.optim_wrapper.base import OptimizerBase
 from gradchain.optim_wrapper.checkpoint import SEEN, fresh_state, host_step
-from gradchain.optim_wrapper.drivers.loop import Row
 from gradchain.optim_wrapper.drivers.program import placed
 from gradchain.optim_wrapper.drivers.total import TOTAL, total
 from gradchain.optim_wrapper.drivers.watch import same_objects
 from gradchain.optim_wrapper.hyperparameters import Binder, BoundLink, has_tensor, name_in, scalar, without
 from gradchain.optim_wrapper.maximize import MAXIMIZE
 from gradchain.optim_wrapper.names import PLACEHOLDERS, mark
+from gradchain.optim_wrapper.rows import Row
 from gradchain.types import ParamInfo
-
-if TYPE_CHECKING:
-    from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
 Links = tuple[BoundLink, ...]
 HOST = torch.device("cpu")
@@ -47,6 +45,17 @@ class Seen(NamedTuple):
         return same and (not self.shapes or [param.shape for param in group["params"]] == self.shapes)
 
 
+class GroupRow(NamedTuple):
+    """The entries that rows of one group have in common."""
+
+    links: Links  # before those are left out that do not work on a parameter
+    keys: list[str]  # of the state that these have
+    lr: Tensor
+    used: frozenset[str]
+    label: str
+    total: Tensor
+
+
 class ParameterTable:
     """By group and position in it. It keeps no reference to the optimizer, which would be a cycle."""
 
@@ -59,7 +68,7 @@ class ParameterTable:
         self._live: set[int] = set()  # groups with tensors among their values, which may be written to from step to step
         self._absent: dict[int, tuple[int, ...]] = {}  # positions of the links that do not work on a parameter, by its id
 
-    def follow(self, optimizer: ChainOptimizer) -> None:
+    def follow(self, optimizer: OptimizerBase) -> None:
         """Look for edits of the groups; names, masks and chains go with the parameters."""
         if torch.compiler.is_compiling():  # what was traced goes by the groups as they were then
             return
@@ -124,7 +133,7 @@ class ParameterTable:
         group["param_names"] = renamed
         mark(group, placeholders.intersection(renamed))
 
-    def _complete(self, optimizer: ChainOptimizer, group: dict[str, Any], label: str, source: Seen | None) -> None:
+    def _complete(self, optimizer: OptimizerBase, group: dict[str, Any], label: str, source: Seen | None) -> None:
         """Give a group what its chain needs, and one that was put there by hand what the optimizer noted in the group before.
 
         source: the group that most of its parameters come from.
@@ -147,7 +156,7 @@ class ParameterTable:
             held = any(key.endswith("/held") for state in states for key in state)
             group["train_mode"] = not held and group.get("train_mode", True)
 
-    def leave_other_chains(self, optimizer: ChainOptimizer) -> None:
+    def leave_other_chains(self, optimizer: OptimizerBase) -> None:
         """Drop the state that parameters have from the chain of another label; called when the step is known to be taken."""
         if self._stepped is self._seen or torch.compiler.is_compiling():
             return
@@ -168,15 +177,18 @@ class ParameterTable:
             del self._bound[g]
         self._live.clear()
 
-    def values(self, optimizer: ChainOptimizer, g: int) -> tuple[Any, ...]:
+    def values(self, optimizer: OptimizerBase, g: int) -> tuple[Any, ...]:
         """The hyperparameters of the group's links."""
         group = optimizer.param_groups[g]
         return tuple(hashable(group[key]) for key in self._binder.of(group).keys)
 
-    def links(self, optimizer: ChainOptimizer, g: int, i: int, device: torch.device = HOST) -> Links:
-        """The links as they run for the i-th parameter of the g-th group, with their numbers on a device."""
-        group = optimizer.param_groups[g]
-        links, absent = self._of_group(optimizer, g), self._absent.get(id(group["params"][i]), ())
+    def links(self, optimizer: OptimizerBase, g: int, i: int) -> Links:
+        """The links as they run for the i-th parameter of the g-th group, with their numbers where the group has them."""
+        return self._with_absent(self._of_group(optimizer, g), g, optimizer.param_groups[g]["params"][i])
+
+    def _with_absent(self, links: Links, g: int, param: Tensor, device: torch.device = HOST) -> Links:
+        """The group's links without those that do not work on this parameter, with their numbers on a device."""
+        absent = self._absent.get(id(param), ())
         if not absent and device.type != "cuda":
             return links
         if torch.compiler.is_compiling():
@@ -186,7 +198,7 @@ class ParameterTable:
             variants[absent, device] = placed(without(links, absent), device)
         return variants[absent, device]
 
-    def _of_group(self, optimizer: ChainOptimizer, g: int) -> Links:
+    def _of_group(self, optimizer: OptimizerBase, g: int) -> Links:
         if torch.compiler.is_compiling():
             return self._binder.bind(optimizer.param_groups[g])
         values, known = self.values(optimizer, g), self._bound.get(g)
@@ -196,26 +208,41 @@ class ParameterTable:
                 self._live.add(g)
         return known[1]
 
-    def rows(self, optimizer: ChainOptimizer, stateful: bool = False) -> list[Row]:
+    def rows(self, optimizer: OptimizerBase, stateful: bool = False) -> list[Row]:
         """The parameters that have a gradient, or ``stateful`` also those that had one, in their order."""
-        places = enumerate((g, i) for g, group in enumerate(optimizer.param_groups) for i in range(len(group["params"])))
         rows: list[Row] = []
-        for place, (g, i) in places:
-            param = optimizer.param_groups[g]["params"][i]
-            if param.grad is not None or (stateful and optimizer.state.get(param)):
-                rows.append(self.row(optimizer, g, i, place))
+        first = 0  # place of the group's first parameter
+        for g, group in enumerate(optimizer.param_groups):
+            common: GroupRow | None = None
+            for i, param in enumerate(group["params"]):
+                if param.grad is not None or (stateful and optimizer.state.get(param)):
+                    common = common or self._group_row(optimizer, g)
+                    rows.append(self._row(optimizer, common, g, i, first + i))
+            first += len(group["params"])
         return rows
 
-    def row(self, optimizer: ChainOptimizer, g: int, i: int, place: int) -> Row:
+    def row(self, optimizer: OptimizerBase, g: int, i: int, place: int) -> Row:
         """The i-th parameter of the g-th group with what runs on it."""
+        return self._row(optimizer, self._group_row(optimizer, g), g, i, place)
+
+    def _group_row(self, optimizer: OptimizerBase, g: int) -> GroupRow:
+        group, links = optimizer.param_groups[g], self._of_group(optimizer, g)
+        keys = ["step", *(key for link in links for key in link.state_keys)]
+        label = optimizer.chain.label_of(group)
+        return GroupRow(links, keys, scalar(group["lr"]), self._binder.of(group).used, label, total(optimizer))
+
+    def _row(self, optimizer: OptimizerBase, common: GroupRow, g: int, i: int, place: int) -> Row:
         group = optimizer.param_groups[g]
-        links = self.links(optimizer, g, i, (param := group["params"][i]).device)
-        info, lr = ParamInfo(name_in(group, g, i), param, group, place), scalar(group["lr"])
-        used, label = self._binder.of(group).used, optimizer.chain.label_of(group)
-        return Row(info, links, lr, state_of(optimizer, param, links, lr.device), used, label, total(optimizer))
+        param, lr = group["params"][i], common.lr
+        links = self._with_absent(common.links, g, param, param.device)
+        state: dict[str, Tensor] = optimizer.state.get(param, {})
+        if not all(map(state.__contains__, common.keys)) or state["step"].device != lr.device:
+            state = state_of(optimizer, param, links, lr.device)
+        info = ParamInfo(name_in(group, g, i), param, group, place)
+        return Row(info, links, lr, state, common.used, common.label, common.total)
 
 
-def state_of(optimizer: ChainOptimizer, param: Tensor, links: Iterable[BoundLink], counting: torch.device) -> dict[str, Tensor]:
+def state_of(optimizer: OptimizerBase, param: Tensor, links: Iterable[BoundLink], counting: torch.device) -> dict[str, Tensor]:
     """The parameter's live state. A link that has none gets it, and counts its steps from now on."""
     state: dict[str, Tensor] = optimizer.state.get(param, {})
     new = "step" not in state  # then all links are asked, since one without state may refuse the parameter

@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from gradchain.chains.reports import Report
+from gradchain.optim_wrapper.base import OptimizerBase
 from gradchain.optim_wrapper.hyperparameters import BoundLink, name_in
 from gradchain.optim_wrapper.rules import members_of, taken
 from gradchain.optim_wrapper.shards import whole
 from gradchain.types import ParamInfo, SharedTransform
 
-if TYPE_CHECKING:
-    from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
-SHOWN = 12  # entries of one finding in the printed table; the data has them all
-
-
-@dataclass(frozen=True)
-class Report:
-    """Plain data, ``dataclasses.asdict(report)`` at any depth; printed, a table of means over parameters."""
-
-    steps: tuple[int, int]  # fewest and most steps that a parameter has taken; (0, 0) before the first
-    figures: dict[str, dict[str, dict[str, float]]]  # link -> figure -> parameter -> value after its last step
-    findings: dict[str, dict[str, Any]]  # link -> finding -> what it says
-    labels: dict[str, dict[str, int]] = field(default_factory=lambda: {})  # of a partition -> parameters, elements
-    masked: dict[str, dict[str, int]] = field(default_factory=lambda: {})  # link -> parameters it works on, of
-
-    def __str__(self) -> str:
-        fewest, most = self.steps
-        lines = [f"after {most} steps" if fewest == most else f"after {fewest} to {most} steps"]
-        lines += [f"{label}: {n['parameters']} parameters, {n['elements']:,} elements" for label, n in self.labels.items()]
-        lines += [f"{link}: works on {n['parameters']} of {n['of']} parameters" for link, n in self.masked.items()]
-        rows = [[link, name, *_summary(values)] for link, all_of in self.figures.items() for name, values in all_of.items()]
-        lines += _table([["link", "figure", "mean", "least", "most", "parameters"], *rows]) if rows else []
-        for link, found in self.findings.items():
-            lines += [line for name, value in found.items() for line in _listed(f"{link}: {name}", value)]
-        return "\n".join(lines if len(lines) > 1 else [*lines, "no link of this chain has figures or findings yet"])
-
-
-def report(optimizer: ChainOptimizer) -> Report:
+def report(optimizer: OptimizerBase) -> Report:
     """Read the state: one transfer per device, and nothing that a step would have to prepare.
 
     Where parameters are cut over ranks, each has to call it, and each gathers the states.
@@ -82,7 +56,7 @@ def report(optimizer: ChainOptimizer) -> Report:
     return Report((min(steps, default=0), max(steps, default=0)), figures, findings, *_counts(optimizer))
 
 
-def _counts(optimizer: ChainOptimizer) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
+def _counts(optimizer: OptimizerBase) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
     """How many parameters fall to each label of a partition, and on how many each link of masked() works."""
     labels: dict[str, dict[str, int]] = {}
     masked: dict[str, dict[str, int]] = {}
@@ -109,26 +83,3 @@ def _read(values: Sequence[Tensor]) -> list[float]:
         for i, number in zip(places, numbers, strict=True):
             read[i] = number
     return read
-
-
-def _summary(values: Mapping[str, float]) -> list[str]:
-    numbers = list(values.values())
-    return [*(f"{x:.4g}" for x in (sum(numbers) / len(numbers), min(numbers), max(numbers))), str(len(numbers))]
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
-
-
-def _listed(title: str, value: Any) -> list[str]:
-    """A finding as text; a long one is cut."""
-    if isinstance(value, Mapping):
-        entries = [f"{key}: {one}" for key, one in cast("Mapping[Any, Any]", value).items()]
-    elif isinstance(value, list | tuple):
-        entries = [str(one) for one in cast("Sequence[Any]", value)]
-    else:
-        return [f"{title}: {value}"]
-    more = [f"  ... and {len(entries) - SHOWN} more"] if len(entries) > SHOWN else []
-    return [f"{title}: {len(entries) or 'none'}", *(f"  {entry}" for entry in entries[:SHOWN]), *more]

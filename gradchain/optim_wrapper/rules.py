@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,16 +12,14 @@ from torch import Tensor
 from gradchain.chains.lints import is_off
 from gradchain.chains.partition import Partition, nameless
 from gradchain.chains.where import rule
+from gradchain.optim_wrapper.base import OptimizerBase
 from gradchain.optim_wrapper.hyperparameters import name_in
 from gradchain.types import ChainWarning, ParamInfo, SharedTransform, Transform
-
-if TYPE_CHECKING:
-    from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
 NAMES = "Pass named_parameters() or call bind_names() before the first step."
 
 
-def warn_about_rules(optimizer: ChainOptimizer) -> None:
+def warn_about_rules(optimizer: OptimizerBase) -> None:
     """ChainWarning where a rule of masked() or partition() takes no parameter or sees no names, or where no adapter is found.
 
     Called at the first step, when all groups and names are there. A rule on shapes that takes nothing is no reason for a
@@ -34,7 +32,7 @@ def warn_about_rules(optimizer: ChainOptimizer) -> None:
         warnings.warn(complaint, ChainWarning, stacklevel=3)
 
 
-def complaints(optimizer: ChainOptimizer) -> Iterator[str]:
+def complaints(optimizer: OptimizerBase) -> Iterator[str]:
     """What is to be warned about, in words."""
     members = {label: members_of(optimizer, label) for label in optimizer.chain.parts}
     yield from _empty_labels(optimizer, members)
@@ -45,7 +43,7 @@ def complaints(optimizer: ChainOptimizer) -> Iterator[str]:
             yield from _adapters(links, infos)
 
 
-def members_of(optimizer: ChainOptimizer, label: str) -> list[ParamInfo]:
+def members_of(optimizer: OptimizerBase, label: str) -> list[ParamInfo]:
     """All parameters that run the chain of a label, with a gradient or without."""
     infos: list[ParamInfo] = []
     place = 0
@@ -65,7 +63,7 @@ def taken(link: Transform[Any], infos: Sequence[ParamInfo]) -> list[ParamInfo]:
     return [info for info in infos if fits(info.name, info.param)]
 
 
-def _empty_labels(optimizer: ChainOptimizer, members: Mapping[str, Sequence[ParamInfo]]) -> Iterator[str]:
+def _empty_labels(optimizer: OptimizerBase, members: Mapping[str, Sequence[ParamInfo]]) -> Iterator[str]:
     recipe = optimizer.chain
     if not isinstance(recipe, Partition) or recipe.by is None or not any(members.values()):
         return

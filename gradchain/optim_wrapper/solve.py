@@ -7,18 +7,17 @@ displacement. The links before it work on the gradient of every trial point, wit
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradchain.optim_wrapper.base import OptimizerBase
 from gradchain.optim_wrapper.calls import finite, with_gradient
-from gradchain.optim_wrapper.drivers.loop import Row, through
+from gradchain.optim_wrapper.drivers.loop import through
 from gradchain.optim_wrapper.layouts import is_sharded
+from gradchain.optim_wrapper.rows import Row
 from gradchain.types import ChainError, Transform
-
-if TYPE_CHECKING:
-    from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
 
 def check_solver(links: Sequence[Transform[Any]], accumulate: int) -> None:
@@ -40,14 +39,14 @@ def check_solver(links: Sequence[Transform[Any]], accumulate: int) -> None:
         raise ChainError(f"{one.label!r} solves at every step; found the window {one.window!r}. Leave out Phase().")
 
 
-def refuse_shards(optimizer: ChainOptimizer, label: str) -> None:
+def refuse_shards(optimizer: OptimizerBase, label: str) -> None:
     """ChainError where a parameter is sharded; nothing has changed."""
     for group in optimizer.param_groups:
         if any(is_sharded(param) for param in group["params"]):
             raise ChainError(f"{label!r} knows nothing of sharded parameters. Use a chain's own links.")
 
 
-def solve(optimizer: ChainOptimizer, closure: Callable[[], Any], loss: Any) -> None:
+def solve(optimizer: OptimizerBase, closure: Callable[[], Any], loss: Any) -> None:
     """Let the link solve from the point where the closure has just given this loss and the gradients."""
     if optimizer.finite_gate and not finite(optimizer):  # the step is not to be taken
         return
@@ -84,7 +83,7 @@ def _equal(one: Transform[Any], other: Transform[Any]) -> bool:
     return all(bool(a == b) for a, b in pairs)
 
 
-def _ahead(optimizer: ChainOptimizer, label: str) -> None:
+def _ahead(optimizer: OptimizerBase, label: str) -> None:
     """Put what the links before the solving one make of the gradients in their place."""
     jobs = [job for job in optimizer.jobs() if job.label == label]
     end = max((i for job in jobs for i, link in enumerate(job.links) if "solves" in link.transform.traits), default=0)

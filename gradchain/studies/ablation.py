@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradchain.chains.lints import is_off
 from gradchain.chains.partition import Recipe
-from gradchain.optim_wrapper import ChainOptimizer
+from gradchain.chains.runnable import RecipeOptimizer
 from gradchain.studies.tasks import Problem, Task
 from gradchain.types import ChainError, Transform
 
@@ -67,7 +67,7 @@ def train(chain: Recipe, task: Task, seed: int, steps: int, removed: str = FULL)
     return Run(removed, seed, curve[-1][1], tuple(curve))
 
 
-def measured(problem: Problem, optimizer: ChainOptimizer) -> float:
+def measured(problem: Problem, optimizer: RecipeOptimizer[Any]) -> float:
     """The metric at the weights to evaluate with; the training weights are back afterwards, whatever happens."""
     if not hasattr(optimizer, "eval"):  # no link keeps an average
         return problem.metric()
@@ -78,7 +78,7 @@ def measured(problem: Problem, optimizer: ChainOptimizer) -> float:
         optimizer.train()
 
 
-def _step(problem: Problem, optimizer: ChainOptimizer) -> None:
+def _step(problem: Problem, optimizer: RecipeOptimizer[Any]) -> None:
     """A training step. A link that evaluates the loss again in it (SAM, L-BFGS) does so on the same batch."""
     evaluate: Callable[[], Tensor] = problem.loss
 

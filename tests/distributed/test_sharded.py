@@ -19,14 +19,14 @@ pytestmark = pytest.mark.slow
 LR = {"ladam_wave_published": 1e-4}  # its denominator comes to nothing, and larger steps diverge
 
 
-def build(name, sharded=True):
+def build(name, sharded=True, driver="auto"):
     from torch.distributed.fsdp import fully_shard
 
     net = model(bias=False)  # two vectors less of a length that another has
     if sharded:
         fully_shard(net)
     # alone by the loop, which traces no chain: that every driver gives its numbers is shown in optim_wrapper/test_drivers.py
-    driver = "auto" if sharded else "reference"
+    driver = driver if sharded else "reference"
     if name == "muon_adamw":  # two chains, each with a learning rate
         return net, presets.muon_adamw().optimizer(net.named_parameters(), driver=driver)
     return net, PRESETS[name].optimizer(net.named_parameters(), lr=LR.get(name, 0.01), driver=driver)
@@ -44,6 +44,16 @@ def trained(folder, options):
         train(net, optimizer, 0, 10)
         dcp.save(states(net, optimizer, options), checkpoint_id=f"{folder}/{name}")
         train(net, optimizer, 10, 20)
+        found[name] = full(net)
+    return found
+
+
+def by_the_reference(names):
+    """Parameters after twenty steps of the reference, which gathers them for each step."""
+    found = {}
+    for name in names:
+        net, optimizer = build(name, driver="reference")
+        train(net, optimizer, 0, 20)
         found[name] = full(net)
     return found
 
@@ -104,3 +114,9 @@ def test_a_run_saved_on_some_ranks_goes_on_with_more_or_fewer(alone, runs, name,
     found = later[name, before]
     assert len(found) == WAYS[NAMES.index(name) % len(WAYS)][before]
     assert all(difference(alone[name], params) <= 1e-6 for params in found)
+
+
+def test_the_reference_takes_the_same_steps_on_shards(alone):
+    names = ["ladam", "relational_gradient", "came", "muon_adamw"]
+    for found in on_ranks(2, by_the_reference, names):
+        assert all(difference(alone[name], found[name]) <= 1e-6 for name in names)

@@ -8,7 +8,7 @@ from training import param
 
 from gradchain import chain, partition, presets
 from gradchain import transforms as t
-from gradchain.optim_wrapper.drivers import DRIVERS
+from gradchain.optim_wrapper.drivers.registry import DRIVERS
 
 BAD = [math.nan, math.inf, -math.inf]
 RECIPES = {

@@ -10,7 +10,8 @@ from training import param
 
 from gradchain import chain, presets
 from gradchain import transforms as t
-from gradchain.optim_wrapper.drivers import graphs, plan, tiles
+from gradchain.optim_wrapper.drivers import graphs, tiles
+from gradchain.optim_wrapper.drivers import step as step_module
 from gradchain.optim_wrapper.drivers.step import Step
 from gradchain.optim_wrapper.drivers.vectorized import decompositions, prepared, store_early
 
@@ -61,7 +62,7 @@ def test_what_is_made_of_hyperparameters_is_made_once_for_all_parameters(monkeyp
     steps = []
     monkeypatch.setattr(tiles, "FEW", 0)
     monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: body.forward)
-    monkeypatch.setattr(plan, "Step", lambda *args, **more: steps.append(Step(*args, **more)) or steps[-1])
+    monkeypatch.setattr(step_module, "Step", lambda *args, **more: steps.append(Step(*args, **more)) or steps[-1])
     params = [param(1024, 1024, seed=i) for i in range(3)]
     optimizer = presets.c_adamw().optimizer(params, driver="compiled")
     for p in params:

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from training import identical
 
 from gradchain import Chain, ChainError, SharedTransform
-from gradchain.optim_wrapper.drivers import DRIVERS
+from gradchain.optim_wrapper.drivers.registry import DRIVERS
 
 DECAYS = {"weight_decay", "weight_decay_rate"}
 

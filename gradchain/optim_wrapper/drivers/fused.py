@@ -18,10 +18,11 @@ from torch.utils._pytree import tree_leaves
 from typing_extensions import override
 
 from gradchain.optim_wrapper.drivers.flow import compute_dtype
-from gradchain.optim_wrapper.drivers.loop import Job, Row
+from gradchain.optim_wrapper.drivers.loop import Job
 from gradchain.optim_wrapper.drivers.program import Split, placed
 from gradchain.optim_wrapper.drivers.step import Members, Step
 from gradchain.optim_wrapper.hyperparameters import Absent, BoundLink
+from gradchain.optim_wrapper.rows import Row
 from gradchain.optim_wrapper.shards import elements, local
 from gradchain.transforms import (
     L2,

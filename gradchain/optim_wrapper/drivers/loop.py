@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -14,8 +14,9 @@ from gradchain.optim_wrapper.drivers.flow import Flow, choose, compute_dtype, pl
 from gradchain.optim_wrapper.drivers.memory import unaliased
 from gradchain.optim_wrapper.hyperparameters import BoundLink
 from gradchain.optim_wrapper.layouts import WHOLE, Asker, Sharded, Unanswered
+from gradchain.optim_wrapper.rows import refreshed_without_gradient
 from gradchain.optim_wrapper.shards import aligned, cut_like, elements, layout_of, local, view_of
-from gradchain.types import UNSET, ParamInfo, SharedTransform, Transform
+from gradchain.types import UNSET, ParamInfo, SharedTransform
 
 T = TypeVar("T")
 Write = Callable[[], None]
@@ -24,18 +25,6 @@ Write = Callable[[], None]
 def working(param: Tensor) -> Tensor:
     """The parameter's elements on this rank, in the dtype in which links compute."""
     return elements(local(param.detach())).to(compute_dtype(param))
-
-
-class Row(NamedTuple):
-    """A parameter and what runs on it: what a job is made of."""
-
-    info: ParamInfo
-    links: tuple[BoundLink, ...]
-    lr: Tensor
-    state: dict[str, Tensor]  # live, flat
-    used: frozenset[str]  # slots that some link of the chain reads or writes
-    label: str  # of the chain, where different parameters have different ones
-    total: Tensor = UNSET  # steps of the optimizer, this one included, where a link of the chain asks
 
 
 class Job(Flow):
@@ -182,11 +171,6 @@ class Observer(Job):
     def write(self) -> None:
         self.write_states()
         self.fresh.clear()
-
-
-def refreshed_without_gradient(link: Transform[Any]) -> bool:
-    """Whether a refresh of the link can fall due for a parameter that has no gradient."""
-    return link.refreshes_by == "optimizer_step" and link.refresh_schedule is not None
 
 
 class Batch(Protocol):

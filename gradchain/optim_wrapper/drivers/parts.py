@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from gradchain.optim_wrapper.drivers.bundles import BUNDLE
 from gradchain.optim_wrapper.drivers.fused import Kernel, kernel_of
-from gradchain.optim_wrapper.drivers.loop import Row
 from gradchain.optim_wrapper.drivers.program import split
 from gradchain.optim_wrapper.drivers.sharded import asks_nothing, cut, cut_alike, near
 from gradchain.optim_wrapper.drivers.tiles import rows_of_tile
 from gradchain.optim_wrapper.layouts import is_sharded
 from gradchain.optim_wrapper.numbers import counts
+from gradchain.optim_wrapper.rows import Row
 from gradchain.optim_wrapper.shards import local, view_of
 from gradchain.types import SharedTransform
 

@@ -1,24 +1,24 @@
-"""The drivers that keep a plan: ``eager``, ``compiled``, and ``auto``, which is one of the two.
+"""A plan: which parameters run together, and the tensors that hold their state.
 
-A plan says which parameters run together and holds their state: that of a flat buffer or a stack is one tensor, of which each
-parameter's state is a part. It is made anew when parameters, states or step counts are no longer those it was made for.
+The state of a flat buffer or a stack is one tensor, of which each parameter's state is a part. A plan is made anew when
+parameters, states or step counts are no longer those it was made for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradchain.optim_wrapper.base import OptimizerBase
 from gradchain.optim_wrapper.drivers.batch import Batch, Home
 from gradchain.optim_wrapper.drivers.bundles import BundledHome
 from gradchain.optim_wrapper.drivers.flat import moved
 from gradchain.optim_wrapper.drivers.flow import compute_dtype
 from gradchain.optim_wrapper.drivers.fused import Call, Fused
-from gradchain.optim_wrapper.drivers.graphs import Graph
-from gradchain.optim_wrapper.drivers.loop import Job, Row, loop
+from gradchain.optim_wrapper.drivers.loop import Job, loop
 from gradchain.optim_wrapper.drivers.memory import few, is_shared, overlapping
 from gradchain.optim_wrapper.drivers.parts import Part, is_tiny, on_cpu, parted
 from gradchain.optim_wrapper.drivers.program import Split, split
@@ -26,83 +26,21 @@ from gradchain.optim_wrapper.drivers.sharded import cut_alike, near
 from gradchain.optim_wrapper.drivers.states import Kept, flat_state, stacked_state
 from gradchain.optim_wrapper.drivers.step import Step
 from gradchain.optim_wrapper.drivers.tiles import TiledHome, left_whole, rows_of_tile
-from gradchain.optim_wrapper.drivers.total import observers, total
-from gradchain.optim_wrapper.drivers.watch import Watch, watched
+from gradchain.optim_wrapper.drivers.total import observers
 from gradchain.optim_wrapper.execution.bucket import FlatBucket
-from gradchain.optim_wrapper.execution.compiler import can_compile, compiling_pays
 from gradchain.optim_wrapper.execution.kernels import KernelBucket
 from gradchain.optim_wrapper.execution.memory import Scratch
-from gradchain.optim_wrapper.execution.ready import Ready, ready
 from gradchain.optim_wrapper.hyperparameters import has_tensor, scalar
 from gradchain.optim_wrapper.layouts import is_sharded
 from gradchain.optim_wrapper.numbers import counts
+from gradchain.optim_wrapper.rows import Row
 from gradchain.optim_wrapper.shards import local
-
-if TYPE_CHECKING:
-    from gradchain.optim_wrapper.optimizer import ChainOptimizer
-
 
 AnyHome = Home | Fused | FlatBucket
 
 
-class Planned:
-    """A driver that keeps a plan for one optimizer."""
-
-    def __init__(self, compile: bool | None, flatten: bool = False) -> None:
-        """compile: None where the parameters say, see ``compiling_pays``."""
-        self.compile, self.flatten = compile, flatten
-        self.plan: Plan | None = None
-        self.watch: Watch | None = None
-        self.unfit: Collection[int] = ()
-        self.graphs: dict[Hashable, Graph | None] = {}
-        self.families: dict[Hashable, list[Graph]] = {}
-        self.failures: list[Exception] = []
-        self.asked: dict[Hashable, Any] = {}
-        self.ready: Ready | None = None
-
-    def prepare(self, optimizer: ChainOptimizer) -> None:
-        optimizer.rows()
-        if not _loops():
-            params = _params(optimizer)
-            self._plan(optimizer, params, [param.grad for param in params])
-
-    def __call__(self, optimizer: ChainOptimizer) -> None:
-        if _loops():
-            loop([*optimizer.jobs(), *observers(optimizer)])
-            return
-        params = _params(optimizer)
-        grads = [param.grad for param in params]
-        plan = self._plan(optimizer, params, grads)
-        step = Step(self.graphs, self.families, plan.compile, self.failures, self.asked, first=plan.new, total=total(optimizer))
-        again = not plan.new
-        plan.run(optimizer, grads, step)
-        self.ready = ready(optimizer, self, plan) if again else None
-
-    def repeat(self, optimizer: ChainOptimizer) -> bool:
-        """Take a step like the last one; False, with nothing done, where it is not like that."""
-        if self.ready is None or _loops():
-            return False
-        if self.ready.take(optimizer, self):
-            return True
-        self.ready = None  # it may have taken some of the new numbers, and the step may raise
-        return False
-
-    def _plan(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> Plan:
-        if self.plan is None or self.watch is None or not self.plan.fits(optimizer, params, grads):
-            kept = Kept({}, []) if self.plan is None else self.plan.kept
-            self.plan = self.ready = None  # they hold parameters that may be moved
-            compile = compiling_pays(params) if self.compile is None else self.compile and can_compile(params)
-            self.plan = Plan(optimizer, compile, self.flatten, kept, self.unfit)
-            self.watch = watched(optimizer, self.unfit)
-        return self.plan
-
-
-def _loops() -> bool:
-    """Whether the step is traced as a whole, or tensors have no versions: there is nothing to plan."""
-    return torch.compiler.is_compiling() or torch.is_inference_mode_enabled()
-
-
-def _params(optimizer: ChainOptimizer) -> list[Tensor]:
+def params_of(optimizer: OptimizerBase) -> list[Tensor]:
+    """The parameters of all groups."""
     return [param for group in optimizer.param_groups for param in group["params"]]
 
 
@@ -110,12 +48,12 @@ class Plan:
     """Which parameters run together, and where their state is."""
 
     def __init__(
-        self, optimizer: ChainOptimizer, compile: bool, flatten: bool, earlier: Kept, unfit: Collection[int] = ()
+        self, optimizer: OptimizerBase, compile: bool, flatten: bool, earlier: Kept, unfit: Collection[int] = ()
     ) -> None:
         """unfit: ids of parameters without gradient that their state does not fit."""
         self.compile, self.new = compile, True
         self.at = [(g, i) for g, group in enumerate(optimizer.param_groups) for i in range(len(group["params"]))]
-        self.whole = left_whole(_params(optimizer)) if compile else 0
+        self.whole = left_whole(params_of(optimizer)) if compile else 0
         rows = [row for row in optimizer.rows(stateful=True) if id(row.info.param) not in unfit]
         self.in_turn = overlapping(rows)
         alone = [row for row in rows if row.info.place in self.in_turn or is_shared(row.info.param, row.state)]
@@ -128,7 +66,7 @@ class Plan:
         self.homes: list[AnyHome] = []
         self.splits: dict[int, Split] = {}  # of links by their ids, which are kept
         self.memory = Scratch()
-        everything = _params(optimizer)
+        everything = params_of(optimizer)
         for part in parts:
             buffer = (
                 moved([row.info.param for row in part.rows], self.kept.buffers, everything)
@@ -138,13 +76,13 @@ class Plan:
             self._house(part, buffer, earlier)
         members = [info for home in self.homes for info in home.infos]
         self.sharded = [info.place for info in members if is_sharded(info.param)]
-        used = {param.untyped_storage().data_ptr() for param in _params(optimizer)} if self.kept.buffers else set[int]()
+        used = {param.untyped_storage().data_ptr() for param in params_of(optimizer)} if self.kept.buffers else set[int]()
         self.kept.buffers[:] = [one for one in self.kept.buffers if one.untyped_storage().data_ptr() in used]
         self.version = self.counted()
         self.idle = optimizer.binder.idle(optimizer.param_groups)
         self.groups = optimizer.groups_version
 
-    def fits(self, optimizer: ChainOptimizer, params: list[Tensor], grads: list[Tensor | None]) -> bool:
+    def fits(self, optimizer: OptimizerBase, params: list[Tensor], grads: list[Tensor | None]) -> bool:
         """Whether the plan still holds for the same tensors, which a ``Watch`` sees to."""
         return (
             self.counted() == self.version
@@ -159,12 +97,12 @@ class Plan:
         """How often step counts have been written."""
         return sum(home.steps._version for home in self.homes)
 
-    def merged(self, optimizer: ChainOptimizer, home: AnyHome) -> bool:
+    def merged(self, optimizer: OptimizerBase, home: AnyHome) -> bool:
         """Whether the groups that run together still have the same values."""
         first, *others = home.groups
         return not others or all(optimizer.values(g) == optimizer.values(first) for g in others)
 
-    def _common_to(self, optimizer: ChainOptimizer, row: Row) -> Hashable:
+    def _common_to(self, optimizer: OptimizerBase, row: Row) -> Hashable:
         """What parameters that run together have in common, beside their shapes."""
         group = self.at[row.info.place][0]
         values = optimizer.values(group)
@@ -223,7 +161,7 @@ class Plan:
             "steps": stacked_state(batch, "step", earlier, self.kept),
         }
 
-    def run(self, optimizer: ChainOptimizer, grads: list[Tensor | None], step: Step) -> None:
+    def run(self, optimizer: OptimizerBase, grads: list[Tensor | None], step: Step) -> None:
         """One step of all parameters that have a gradient."""
         rates = [scalar(group["lr"]) for group in optimizer.param_groups]
         places = [row.info.place for row in self.odd]
@@ -256,7 +194,7 @@ class Plan:
             self.version = -1 if parted else self.counted()
 
 
-def _counts(optimizer: ChainOptimizer, home: AnyHome) -> bool:
+def _counts(optimizer: OptimizerBase, home: AnyHome) -> bool:
     """Whether steps are counted where the learning rate is."""
     lr = optimizer.param_groups[home.at[0]]["lr"]
     return home.steps.device == (lr.device if isinstance(lr, Tensor) else torch.device("cpu"))

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gradchain.optim_wrapper.drivers.graphs import TRACING
-from gradchain.optim_wrapper.drivers.loop import Row
 from gradchain.optim_wrapper.drivers.program import Program, split
 from gradchain.optim_wrapper.layouts import WHOLE, Pieces
 from gradchain.optim_wrapper.numbers import counts
+from gradchain.optim_wrapper.rows import Row
 from gradchain.optim_wrapper.shards import elements, layout_of, local
 from gradchain.types import Layout, SharedTransform
 

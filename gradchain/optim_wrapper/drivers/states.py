@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gradchain.optim_wrapper.drivers.loop import Row
+from gradchain.optim_wrapper.rows import Row
 
 
 class Kept(NamedTuple):

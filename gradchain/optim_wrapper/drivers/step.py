@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gradchain.optim_wrapper.drivers.graphs import Graph
+from gradchain.optim_wrapper.drivers.watch import Watch
 from gradchain.optim_wrapper.numbers import on_device
 from gradchain.optim_wrapper.shards import local
 from gradchain.types import UNSET, ParamInfo
@@ -84,3 +85,18 @@ class Step:
             made = on_device(graph.of_common(*sent), device)
             self.numbers[key] = (numbers, made)  # with the numbers, whose ids must not be used again
         return self.numbers[key][1]
+
+
+class Library:
+    """What a driver has learned of chains, and keeps from plan to plan."""
+
+    def __init__(self) -> None:
+        self.graphs: dict[Hashable, Graph | None] = {}
+        self.families: dict[Hashable, list[Graph]] = {}
+        self.failures: list[Exception] = []
+        self.asked: dict[Hashable, Any] = {}
+        self.watch: Watch | None = None
+
+    def step(self, compile: bool, first: bool, total: Tensor = UNSET) -> Step:
+        """A step that uses and extends it."""
+        return Step(self.graphs, self.families, compile, self.failures, self.asked, first, total=total)

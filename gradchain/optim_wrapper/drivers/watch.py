@@ -5,14 +5,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from gradchain.optim_wrapper.layouts import is_sharded
-
-if TYPE_CHECKING:
-    from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
 try:
     from torch._C._dynamo import guards
@@ -48,7 +46,7 @@ def _form(tensor: Tensor) -> tuple[Any, ...]:
 class Watch:
     """What an optimizer's parameters and state were, to find out whether they still are."""
 
-    def __init__(self, optimizer: ChainOptimizer, params: Sequence[Tensor], unfit: Collection[int] = ()) -> None:
+    def __init__(self, optimizer: Optimizer, params: Sequence[Tensor], unfit: Collection[int] = ()) -> None:
         """unfit: ids of parameters without gradient that their state does not fit; they must not get one unnoticed."""
         self.params = list(params)
         self.owners, self.states = list(optimizer.state), list(optimizer.state.values())
@@ -66,7 +64,7 @@ class Watch:
         self._gradients: tuple[list[int], Forms] | None = None
         self.all_train = all(param.requires_grad for param in params)  # the forms tell if that changes
 
-    def holds(self, optimizer: ChainOptimizer, params: Sequence[Tensor], grads: Sequence[Tensor | None]) -> bool:
+    def holds(self, optimizer: Optimizer, params: Sequence[Tensor], grads: Sequence[Tensor | None]) -> bool:
         """Whether parameters and states are the same ones, in the same memory and form, and none has to be made."""
         states = list(optimizer.state.values())
         if self._forms is None or not (same_objects(params, self.params) and same_objects(states, self.states)):
@@ -105,7 +103,7 @@ class Watch:
         return [(getattr(x, "_local_tensor") if i in sharded else x).data_ptr() for i, x in enumerate(known)]  # noqa: B009
 
 
-def watched(optimizer: ChainOptimizer, unfit: Collection[int]) -> Watch:
+def watched(optimizer: Optimizer, unfit: Collection[int]) -> Watch:
     """A watch on what the optimizer has now, with gradients that have been found to fit."""
     params = [param for group in optimizer.param_groups for param in group["params"]]
     watch = Watch(optimizer, params, unfit)

@@ -10,21 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import is_
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradchain.optim_wrapper.base import OptimizerBase
 from gradchain.optim_wrapper.common import has_common
 from gradchain.optim_wrapper.drivers.loop import loop
+from gradchain.optim_wrapper.drivers.plan import Plan
 from gradchain.optim_wrapper.drivers.program import Split
-from gradchain.optim_wrapper.drivers.step import Step
+from gradchain.optim_wrapper.drivers.step import Library
 from gradchain.optim_wrapper.drivers.watch import same_objects
 from gradchain.optim_wrapper.hyperparameters import has_tensor, scalar
-
-if TYPE_CHECKING:
-    from gradchain.optim_wrapper.drivers.plan import Plan, Planned
-    from gradchain.optim_wrapper.optimizer import ChainOptimizer
 
 
 @dataclass
@@ -48,16 +46,16 @@ class Seen:
 class Ready:
     """The last step of an optimizer, to be taken again."""
 
-    def __init__(self, optimizer: ChainOptimizer, drive: Planned, plan: Plan) -> None:
-        self.plan, self.watch = plan, drive.watch  # but not the driver, which would be a cycle
+    def __init__(self, optimizer: OptimizerBase, library: Library, plan: Plan) -> None:
+        self.plan, self.watch = plan, library.watch  # but not the driver, which would be a cycle
         self.groups = [_seen(optimizer, group) for group in optimizer.param_groups]
         self.homes = list(plan.homes)
         self.direct = all(home.is_direct() for home in self.homes)
 
-    def take(self, optimizer: ChainOptimizer, drive: Planned) -> bool:
+    def take(self, optimizer: OptimizerBase, library: Library) -> bool:
         """Take the step; False, with nothing done, where something differs."""
         watch, groups = self.watch, optimizer.param_groups
-        if watch is None or watch is not drive.watch or len(groups) != len(self.groups):
+        if watch is None or watch is not library.watch or len(groups) != len(self.groups):
             return False
         changed = False
         for seen, group in zip(self.groups, groups, strict=True):
@@ -72,7 +70,7 @@ class Ready:
                 return False
         if changed and not self._take_values(optimizer):
             return False
-        step = Step(drive.graphs, drive.families, self.plan.compile, drive.failures, drive.asked, first=True)
+        step = library.step(self.plan.compile, first=True)
         if self.direct:
             for home in self.homes:
                 home.repeat(grads, step)
@@ -82,7 +80,7 @@ class Ready:
         self.plan.version = self.plan.counted()
         return True
 
-    def _take_values(self, optimizer: ChainOptimizer) -> bool:
+    def _take_values(self, optimizer: OptimizerBase) -> bool:
         """Take numbers that were written into the groups; False where they ask for more than other numbers."""
         optimizer._keys.look(optimizer)
         for seen, group in zip(self.groups, optimizer.param_groups, strict=True):
@@ -102,23 +100,23 @@ class Ready:
         return True
 
 
-def ready(optimizer: ChainOptimizer, drive: Planned, plan: Plan) -> Ready | None:
+def ready(optimizer: OptimizerBase, library: Library, plan: Plan) -> Ready | None:
     """A Ready for the next step; None if a step of this optimizer is more than a plan and its numbers."""
     known = all(home.steps.device.type == "cpu" for home in plan.homes)
-    if not known or plan.odd or plan.sharded or not plan.homes or not _is_simple(optimizer) or drive.watch is None:
+    if not known or plan.odd or plan.sharded or not plan.homes or not _is_simple(optimizer) or library.watch is None:
         return None
     if any(param.grad is None for home in plan.homes for param in (info.param for info in home.infos)):
         return None
-    if not drive.watch.all_train or not all(_is_plain(optimizer, group) for group in optimizer.param_groups):
+    if not library.watch.all_train or not all(_is_plain(optimizer, group) for group in optimizer.param_groups):
         return None
     for home in plan.homes:
         if not home.repeats():
             return None
         home.keep(float(optimizer.param_groups[home.at[0]]["lr"]))
-    return Ready(optimizer, drive, plan)
+    return Ready(optimizer, library, plan)
 
 
-def _is_simple(optimizer: ChainOptimizer) -> bool:
+def _is_simple(optimizer: OptimizerBase) -> bool:
     """Whether a step is a plan with numbers, and no policy or link makes more of it."""
     if optimizer.accumulate > 1 or optimizer.finite_gate or optimizer.averages or optimizer.counts_total:
         return False
@@ -127,7 +125,7 @@ def _is_simple(optimizer: ChainOptimizer) -> bool:
     return not any(map(has_common, optimizer.chain.parts.values()))
 
 
-def _is_plain(optimizer: ChainOptimizer, group: Mapping[str, Any]) -> bool:
+def _is_plain(optimizer: OptimizerBase, group: Mapping[str, Any]) -> bool:
     """Whether a group's values are numbers of the host, and the group is neither frozen nor goes uphill nor by a schedule."""
     values = [group.get(key) for key in optimizer.binder.of(group).keys]
     return (
@@ -135,7 +133,7 @@ def _is_plain(optimizer: ChainOptimizer, group: Mapping[str, Any]) -> bool:
     )
 
 
-def _seen(optimizer: ChainOptimizer, group: Mapping[str, Any]) -> Seen:
+def _seen(optimizer: OptimizerBase, group: Mapping[str, Any]) -> Seen:
     keys = optimizer._keys.watched(group)
     names = group.get("param_names")
     values = list(map(group.get, keys))
