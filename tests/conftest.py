@@ -4,6 +4,7 @@ import importlib
 import logging
 from collections import Counter
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("suite", deadline=None)  # a busy machine is no failure
@@ -47,3 +48,10 @@ def pytest_terminal_summary(terminalreporter, config):
     terminalreporter.write_line(", ".join(f"{number} {key}" for key, number in sorted(edits.items())))
     for key, difference in sorted(largest.items()):
         terminalreporter.write_line(f"largest difference from the reference, {key}: {difference:.1e}")
+
+
+@pytest.fixture
+def graphs_only(monkeypatch):
+    """Compiled graphs on a CPU, as on a GPU, where no C++ function takes their place."""
+    planned = importlib.import_module("gradchain.optim_wrapper.drivers.planned")
+    monkeypatch.setattr(planned, "compiler", lambda: None)

@@ -80,6 +80,7 @@ def test_the_crash_of_a_stack_with_a_mean_that_feeds_elementwise_code_is_got_rou
     agree(ours, trained(recipe, "reference", 4, [shape] * 3, torch.float32), rtol=1e-5, atol=1e-8)  # last digits of lr
 
 
+@pytest.mark.usefixtures("graphs_only")
 def test_a_compiler_that_fails_is_told_of_once_and_the_graph_runs_uncompiled(monkeypatch):
     asked = []
 
@@ -97,6 +98,7 @@ def test_a_compiler_that_fails_is_told_of_once_and_the_graph_runs_uncompiled(mon
     agree(ours, trained(presets.nadam(), "reference", 5, [(4, 6), (4, 6)]))
 
 
+@pytest.mark.usefixtures("graphs_only")
 def test_a_crash_in_the_first_form_is_got_round_by_the_second(monkeypatch):
     through = []
 
@@ -113,6 +115,7 @@ def test_a_crash_in_the_first_form_is_got_round_by_the_second(monkeypatch):
     assert through[0] != through[1]
 
 
+@pytest.mark.usefixtures("graphs_only")
 def test_a_scheduler_makes_no_new_graph(monkeypatch):
     """Hyperparameters are inputs: one graph a shape, whatever their values; the compiler is not asked again."""
     compiled = []
@@ -130,6 +133,7 @@ def test_a_scheduler_makes_no_new_graph(monkeypatch):
     assert not torch._dynamo.utils.counters["stats"]  # dynamo has not been asked at all
 
 
+@pytest.mark.usefixtures("graphs_only")
 def test_parameters_of_a_known_shape_share_its_graph(monkeypatch):
     compiled = []
     monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: compiled.append(body) or body.forward)
@@ -179,6 +183,7 @@ def test_a_compiler_that_is_asked_for_and_missing_is_told_of(monkeypatch):
     assert not ours._drive.plan.compile
 
 
+@pytest.mark.usefixtures("graphs_only")
 def test_one_graph_serves_all_shapes_of_a_number_of_dimensions(monkeypatch):
     compiled = []
     monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: compiled.append(body) or body.forward)
@@ -187,6 +192,7 @@ def test_one_graph_serves_all_shapes_of_a_number_of_dimensions(monkeypatch):
     assert len(compiled) == 3
 
 
+@pytest.mark.usefixtures("graphs_only")
 def test_a_graph_is_not_used_for_sizes_that_its_links_treat_in_another_way(monkeypatch):
     """Laplacian leaves alone what has fewer than 16 elements, or fewer than 3 rows."""
     compiled = []
@@ -196,6 +202,7 @@ def test_a_graph_is_not_used_for_sizes_that_its_links_treat_in_another_way(monke
     assert len(compiled) == 4
 
 
+@pytest.mark.usefixtures("graphs_only")
 def test_a_link_that_asks_for_sizes_as_numbers_has_a_graph_for_each(monkeypatch):
     compiled = []
 
@@ -209,6 +216,7 @@ def test_a_link_that_asks_for_sizes_as_numbers_has_a_graph_for_each(monkeypatch)
     assert len(compiled) == 2  # one for four rows, one for six
 
 
+@pytest.mark.usefixtures("graphs_only")
 def test_a_changed_learning_rate_is_looked_at_once_for_all_shapes(monkeypatch):
     params, made, split = [param(i, 2) for i in range(3, 7) for _ in "12"], [], plan.Split
     monkeypatch.setattr(graphs, "_through_inductor", lambda body, options: body.forward)

@@ -36,6 +36,7 @@ def number(node):
     return isinstance(value, Tensor) and value.dim() == 0
 
 
+@pytest.mark.usefixtures("graphs_only")
 def test_numbers_made_of_a_sum_are_stored_before_the_loop_that_uses_them(monkeypatch):
     recipe = chain(t.Cautious(), t.LearningRate(lr=0.1), t.SpeedLimit(speed_limit=10.0))
     (body,) = bodies(recipe, monkeypatch)
@@ -46,6 +47,7 @@ def test_numbers_made_of_a_sum_are_stored_before_the_loop_that_uses_them(monkeyp
     assert crossing and {node.target for node in crossing} == {aten.as_strided.default}
 
 
+@pytest.mark.usefixtures("graphs_only")
 def test_numbers_of_answers_are_not_worked_out_for_each_element(monkeypatch):
     """Of a tile the graph has sums alone, none of which is made where it is answered already."""
     monkeypatch.setattr(tiles, "FEW", 0)
@@ -57,6 +59,7 @@ def test_numbers_of_answers_are_not_worked_out_for_each_element(monkeypatch):
     assert [sum(node.target == aten.sum.default for node in body.graph.nodes) for body in found] == [1, 0]
 
 
+@pytest.mark.usefixtures("graphs_only")
 def test_what_is_made_of_hyperparameters_is_made_once_for_all_parameters(monkeypatch):
     """Also where parameters have answers of their own: two graphs of one chain, three parameters."""
     steps = []

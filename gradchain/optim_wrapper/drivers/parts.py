@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradchain.optim_wrapper.drivers.bundles import BUNDLE
+from gradchain.optim_wrapper.drivers.flow import compute_dtype
 from gradchain.optim_wrapper.drivers.fused import Kernel, kernel_of
 from gradchain.optim_wrapper.drivers.program import split
 from gradchain.optim_wrapper.drivers.sharded import asks_nothing, cut, cut_alike, near
@@ -17,10 +18,12 @@ from gradchain.optim_wrapper.layouts import is_sharded
 from gradchain.optim_wrapper.numbers import counts
 from gradchain.optim_wrapper.rows import Row
 from gradchain.optim_wrapper.shards import local, view_of
+from gradchain.optim_wrapper.traffic import watched
 from gradchain.types import SharedTransform
 
 SMALL = 1 << 15  # elements of a parameter up to which stacking costs less than running it alone
 STACK = 1 << 17  # elements of a stack, so that what it is worked out with stays in a core's cache
+NATIVE = 1 << 24  # elements of a bucket that C++ functions step, parameter by parameter
 ACCELERATED = 1 << 20  # the same off the CPU, where a launch costs more
 TINY = 1 << 10  # elements of a parameter up to which a stack costs less than a place in a list for a kernel
 MANY = 64  # of one shape, for which a stack is worth its making
@@ -35,10 +38,11 @@ class Part(NamedTuple):
     kernel: Kernel | None  # which makes the whole step
     stacked: bool  # small ones of one shape, with one state; otherwise a list for a kernel, some of one shape, or one alone
     flat: bool = False  # small ones of any shapes, in one buffer
+    large: bool = False  # others of any shapes, which C++ functions step where they are
 
 
 def parted(
-    rows: Iterable[Row], common: Callable[[Row], Hashable], compile: bool, flatten: bool
+    rows: Iterable[Row], common: Callable[[Row], Hashable], compile: bool, flatten: bool, native: bool
 ) -> tuple[list[Part], list[Row]]:
     """The parts, and what runs one by one. common: what those that run together must have in common, beside their shapes."""
     odd: list[Row] = []
@@ -54,11 +58,19 @@ def parted(
     parts: list[Part] = []
     lists: dict[tuple[Kernel, Hashable], list[Row]] = {}
     small: dict[Hashable, list[Row]] = {}
+    stencils: dict[Hashable, bool] = {}
+    large: dict[Hashable, list[Row]] = {}
     tiny = sum(len(kind) for (kernel, *_), kind in alike.items() if kernel is None and is_tiny(kind[0]))
     for (kernel, shared, form), kind in alike.items():
-        if kernel is None and _flat(kind[0], compile and not flatten, tiny) and _counts_on_host(kind[0]):
+        if kernel is None and _flat(kind[0], compile and not flatten and not native, tiny) and _counts_on_host(kind[0]):
             dtypes = tuple((key, dtype) for key, _, dtype in form[-1])
             small.setdefault((shared, dtypes), []).extend(kind)
+            continue
+        if kernel is None and native and _is_for_native(kind[0], compile, stencils):
+            dtypes = tuple((key, dtype) for key, _, dtype in form[-1])
+            in_place = kind[0].info.param.dtype == compute_dtype(kind[0].info.param)  # others are copied, so one by one
+            for row in kind:
+                large.setdefault((shared, dtypes, in_place or row.info.place), []).append(row)
             continue
         stacks = (flatten and _small(kind[0])) or (is_tiny(kind[0]) and len(kind) >= MANY)
         if kernel is not None and not stacks:
@@ -68,7 +80,10 @@ def parted(
             batches = [kind] if in_place else _batches(kind, compile)
             parts += [Part(batch, kernel, _small(kind[0]) and not in_place and len(batch) > 1) for batch in batches]
     parts += [Part(sorted(kind, key=lambda row: row.info.place), kernel, False) for (kernel, _), kind in lists.items()]
-    parts += [Part(batch, None, False, flat=True) for kind in small.values() for batch in _buckets(kind)]
+    parts += [
+        Part(batch, None, False, flat=True) for kind in small.values() for batch in _buckets(kind, NATIVE if native else STACK)
+    ]
+    parts += [Part(_by_shape(kind), None, False, large=True) for kind in large.values()]
     if not compile:
         odd += [part.rows[0] for part in parts if not _kept(part)]
         parts = list(filter(_kept, parts))
@@ -87,7 +102,7 @@ def on_cpu(row: Row) -> bool:
 
 def _kept(part: Part) -> bool:
     """Whether a part that is not compiled runs as such."""
-    return bool(part.stacked or part.flat or part.kernel or _traced(part.rows[0].info.param))
+    return bool(part.stacked or part.flat or part.large or part.kernel or _traced(part.rows[0].info.param))
 
 
 def _is_local(row: Row, compile: bool, known: dict[Hashable, bool]) -> bool:
@@ -146,17 +161,47 @@ def _batches(kind: list[Row], compile: bool) -> list[list[Row]]:
     return [kind[i : i + size] for i in range(0, len(kind), size)]
 
 
-def _buckets(kind: list[Row]) -> list[list[Row]]:
-    """Small parameters of any shapes, one shape after the other, with few enough elements for the cache."""
+def _buckets(kind: list[Row], most: int) -> list[list[Row]]:
+    """Small parameters of any shapes, one shape after the other, up to a number of elements."""
     found: list[list[Row]] = [[]]
     size = 0
-    for row in sorted(kind, key=lambda row: (row.info.param.dim(), row.info.param.shape, row.info.place)):
+    for row in _by_shape(kind):
         size += row.info.param.numel()
-        if size > STACK and found[-1]:
+        if size > most and found[-1]:
             found.append([])
             size = row.info.param.numel()
         found[-1].append(row)
     return found
+
+
+def _by_shape(kind: list[Row]) -> list[Row]:
+    """The parameters, one shape after the other."""
+    return sorted(kind, key=lambda row: (row.info.param.dim(), row.info.param.shape, row.info.place))
+
+
+def _is_for_native(row: Row, compile: bool, stencils: dict[Hashable, bool]) -> bool:
+    """Whether C++ functions step a large parameter: it lies on the CPU as a whole, one element after the other.
+
+    A chain that looks at neighbors is left to tiles where these are compiled: in C++ it would keep them in memory.
+    """
+    param = row.info.param
+    if param.device.type != "cpu" or not param.is_contiguous() or is_sharded(param) or not _counts_on_host(row):
+        return False
+    if not compile:
+        return True
+    fixed, _ = split(row.links)
+    if fixed not in stencils:
+        stencils[fixed] = _is_stencil(row)
+    return not stencils[fixed]
+
+
+def _is_stencil(row: Row) -> bool:
+    """Whether links of the chain look at neighbors, and none at the whole parameter."""
+    try:
+        asked = [set(watched(link.transform)[0].asked) for link in row.links]
+    except Exception:  # a link that takes only some shapes
+        return False
+    return any("rows" in kinds for kinds in asked) and not any("whole" in kinds for kinds in asked)
 
 
 def _counts_on_host(row: Row) -> bool:

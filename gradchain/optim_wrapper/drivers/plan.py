@@ -28,6 +28,7 @@ from gradchain.optim_wrapper.drivers.step import Step
 from gradchain.optim_wrapper.drivers.tiles import TiledHome, left_whole, rows_of_tile
 from gradchain.optim_wrapper.drivers.total import observers
 from gradchain.optim_wrapper.execution.bucket import FlatBucket
+from gradchain.optim_wrapper.execution.cpp_bucket import LargeBucket, NativeBucket
 from gradchain.optim_wrapper.execution.kernels import KernelBucket
 from gradchain.optim_wrapper.execution.memory import Scratch
 from gradchain.optim_wrapper.hyperparameters import has_tensor, scalar
@@ -48,10 +49,13 @@ class Plan:
     """Which parameters run together, and where their state is."""
 
     def __init__(
-        self, optimizer: OptimizerBase, compile: bool, flatten: bool, earlier: Kept, unfit: Collection[int] = ()
+        self, optimizer: OptimizerBase, compile: bool, flatten: bool, native: bool, earlier: Kept, unfit: Collection[int] = ()
     ) -> None:
-        """unfit: ids of parameters without gradient that their state does not fit."""
-        self.compile, self.new = compile, True
+        """native: whether C++ functions step small parameters.
+
+        unfit: ids of parameters without gradient that their state does not fit.
+        """
+        self.compile, self.native, self.new = compile, native, True
         self.at = [(g, i) for g, group in enumerate(optimizer.param_groups) for i in range(len(group["params"]))]
         self.whole = left_whole(params_of(optimizer)) if compile else 0
         rows = [row for row in optimizer.rows(stateful=True) if id(row.info.param) not in unfit]
@@ -59,7 +63,7 @@ class Plan:
         alone = [row for row in rows if row.info.place in self.in_turn or is_shared(row.info.param, row.state)]
         places = {row.info.place for row in alone}
         rows = [row for row in rows if row.info.place not in places]
-        parts, self.odd = parted(rows, lambda row: self._common_to(optimizer, row), compile, flatten)
+        parts, self.odd = parted(rows, lambda row: self._common_to(optimizer, row), compile, flatten, native)
         self.odd += alone
         self.scratch = _scratch([part.rows for part in parts if part.stacked])
         self.kept = Kept({}, list(earlier.buffers))
@@ -114,17 +118,29 @@ class Plan:
 
     def _house(self, part: Part, buffer: Tensor | None, earlier: Kept) -> None:
         """Give parameters their home: the rows of a stack become their state."""
-        if len(part.rows) > 1 and part.kernel is None and not (part.flat or part.stacked) and self._tiled(part.rows[0]):
+        if (
+            len(part.rows) > 1
+            and part.kernel is None
+            and not (part.flat or part.stacked or part.large)
+            and self._tiled(part.rows[0])
+        ):
             for row in part.rows:
                 self._house(Part([row], None, stacked=False), None, earlier)
             return
         common, first = self._common(part.rows, earlier), part.rows[0]
         if buffer is not None and all(buffer is not one for one in self.kept.buffers):
             self.kept.buffers.append(buffer)
-        if part.flat:
+        if part.flat or part.large:
             since = {key: float(value) for key, value in first.state.items() if counts(key) and key != "step"}
-            states = {key: flat_state(part.rows, key, earlier, self.kept) for key in first.state if not counts(key)}
-            self.homes.append(FlatBucket(**common, buffers=states, since=since, scratch=self.memory, buffer=buffer))
+            keys = [key for key in first.state if not counts(key)]
+            if part.flat:
+                states = {key: flat_state(part.rows, key, earlier, self.kept) for key in keys}
+            else:
+                for state in (row.state for row in part.rows):
+                    state.update({key: state[key].contiguous() for key in keys})
+                states = {key: first.state[key] for key in keys}
+            kind = LargeBucket if part.large else NativeBucket if self.native else FlatBucket
+            self.homes.append(kind(**common, buffers=states, since=since, scratch=self.memory, buffer=buffer))
             return
         stacked = part.stacked and (part.kernel is None or buffer is not None or is_tiny(first))
         state: dict[str, Tensor] = {}

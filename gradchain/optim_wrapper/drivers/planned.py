@@ -15,6 +15,7 @@ from gradchain.optim_wrapper.drivers.step import Library
 from gradchain.optim_wrapper.drivers.total import observers, total
 from gradchain.optim_wrapper.drivers.watch import Watch, watched
 from gradchain.optim_wrapper.execution.compiler import can_compile, compiling_pays
+from gradchain.optim_wrapper.execution.cpp_library import compiler
 from gradchain.optim_wrapper.execution.ready import Ready, ready
 
 
@@ -62,7 +63,8 @@ class Planned(Library):
             kept = Kept({}, []) if self.plan is None else self.plan.kept
             self.plan = self.ready = None  # they hold parameters that may be moved
             compile = compiling_pays(params) if self.compile is None else self.compile and can_compile(params)
-            self.plan = Plan(optimizer, compile, self.flatten, kept, self.unfit)
+            native = self.compile is not False and compiler() is not None
+            self.plan = Plan(optimizer, compile, self.flatten, native, kept, self.unfit)
             self.watch = watched(optimizer, self.unfit)
         return self.plan
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -30,21 +31,38 @@ class FlatBucket(Bucket):
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        size = self.offsets[-1]
-        lives_there = self.buffer is not None and self.buffer.dtype == self.dtype
-        self.param: Tensor = self.buffer if lives_there else self.scratch.take("param", size, self.dtype, self.device)  # pyright: ignore
-        self.grad = self.scratch.take("grad", size, self.dtype, self.device)
-        sizes = [param.numel() for param in self.raw]
-        shapes = [param.shape for param in self.raw]
-        self.params = [part.view(shape) for part, shape in zip(self.param.split(sizes), shapes, strict=True)]
-        self.grads = [part.view(shape) for part, shape in zip(self.grad.split(sizes), shapes, strict=True)]
-        self.gathers = [_gather(self, run) for run in range(len(self.runs))]
+        self.sizes = [param.numel() for param in self.raw]
         self.singles = [i for r, run in enumerate(self.runs) if run.count < STACKED for i in self.members(r)]
-        self.single_params = [self.params[i] for i in self.singles]
-        self.single_grads = [self.grads[i] for i in self.singles]
         self.single_raw = [self.raw[i] for i in self.singles]
         self.functions: dict[Hashable, list[Bound]] = {}
         self.last: list[Bound] | None = None  # those of the last step; None where it was taken one by one
+
+    @cached_property
+    def param(self) -> Tensor:
+        """The parameters, one after the other, in the dtype of the states."""
+        if self.buffer is not None and self.buffer.dtype == self.dtype:
+            return self.buffer
+        return self.scratch.take("param", self.offsets[-1], self.dtype, self.device)
+
+    @cached_property
+    def grad(self) -> Tensor:
+        """The gradients likewise."""
+        return self.scratch.take("grad", self.offsets[-1], self.dtype, self.device)
+
+    @cached_property
+    def params(self) -> list[Tensor]:
+        """The parts of ``param``."""
+        return [part.view(x.shape) for part, x in zip(self.param.split(self.sizes), self.raw, strict=True)]
+
+    @cached_property
+    def grads(self) -> list[Tensor]:
+        """The parts of ``grad``."""
+        return [part.view(x.shape) for part, x in zip(self.grad.split(self.sizes), self.raw, strict=True)]
+
+    @cached_property
+    def gathers(self) -> list[tuple[Tensor, Tensor | None]]:
+        """By run, the buffers that ``torch.stack`` fills: parameters and gradients, or None if the run is short."""
+        return [_gather(self, run) for run in range(len(self.runs))]
 
     def batch(self, grads: Sequence[Tensor | None], lr: Tensor, step: Step) -> FlatStep:
         return FlatStep(self, [grads[place] for place in self.places], lr, step)  # pyright: ignore[reportArgumentType]
@@ -83,9 +101,9 @@ class FlatBucket(Bucket):
                 if own:
                     torch.stack(self.raw[members.start : members.stop], out=params)
         if self.singles:
-            copy(self.single_grads, [grads[i] for i in self.singles])
+            copy([self.grads[i] for i in self.singles], [grads[i] for i in self.singles])
             if own:
-                copy(self.single_params, self.single_raw)
+                copy([self.params[i] for i in self.singles], self.single_raw)
 
     def scatter(self) -> None:
         """Copy the new parameters to where they live."""
@@ -98,7 +116,6 @@ class FlatBucket(Bucket):
 
 
 def _gather(bucket: FlatBucket, run: int) -> tuple[Tensor, Tensor | None]:
-    """The buffers that ``torch.stack`` fills for a run: parameters and gradients, or None if the run is short."""
     one, start = bucket.runs[run], bucket.offsets[run]
     shape = bucket.raw[bucket.starts[run]].shape
     parts = [

@@ -92,7 +92,16 @@ class Request:
 
     def stretches(self) -> list[Stretch]:
         """The code of the bucket; that of another one, if its links and the forms of its parameters are the same."""
-        return CODES.get((self.key, self._surroundings), self._made)
+        return CODES.get(self.key_with_surroundings, self._made)
+
+    @property
+    def key_with_surroundings(self) -> Hashable:
+        """The key of a cache for all optimizers."""
+        return (self.key, self._surroundings)
+
+    def traces(self) -> list[Trace]:
+        """A trace of the chain for each shape."""
+        return [self._trace(run) for run in range(len(self.home.runs))]
 
     @property
     def _surroundings(self) -> Hashable:
@@ -103,7 +112,7 @@ class Request:
 
     def _made(self) -> list[Stretch]:
         """Trace the chain for each shape, and write the code of neighbors whose graphs match."""
-        made = [self._trace(run) for run in range(len(self.home.runs))]
+        made = self.traces()
         found: list[Stretch] = []
         first = 0
         while first < len(made):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +14,8 @@ from gradchain.optim_wrapper.drivers.batch import Batch, Home, Untraceable
 from gradchain.optim_wrapper.drivers.graphs import Graph
 from gradchain.optim_wrapper.drivers.program import Answer, joined
 from gradchain.optim_wrapper.drivers.step import Step
-from gradchain.optim_wrapper.execution.native import NativeLoop
 from gradchain.optim_wrapper.layouts import WHOLE, is_sharded
 from gradchain.optim_wrapper.shards import elements, local
-
-logger = logging.getLogger("gradchain")
 
 
 @dataclass
@@ -34,8 +30,6 @@ class KernelBucket(Home):
         rows = zip(self.raw, self.states, strict=True)
         self.own = [[elements(param), elements(param), *(local(state[key]) for key in self.state)] for param, state in rows]
         self.last: Graph | None = None  # of the last step, if all parameters went through one
-        self.native: tuple[Graph, NativeLoop | None] | None = None  # for the calls of a graph
-        self.fixed: list[Tensor] = []  # the numbers that it takes
         self.as_they_are = False  # whether the gradients have the strides of their parameters
 
     @override
@@ -75,34 +69,12 @@ class KernelBucket(Home):
         mine: Sequence[Any] = self.pick(grads)
         if not self.as_they_are:
             mine = [elements(self.aligned(grad, param)) for grad, param in zip(mine, self.raw, strict=True)]
-        if self.native is None or self.native[0] is not graph:
-            self.native = graph, self._loop(graph, mine, made)
-        loop = self.native[1]
-        if loop is not None:
-            torch._foreach_copy_(self.fixed, list(made))  # pyright: ignore[reportPrivateImportUsage]
-            loop.run(mine)
-        else:
-            for (param, _, *states), grad in zip(self.own, mine, strict=True):
-                given = [param, grad, *states]
-                more = made if graph.of_own is None else graph.of_own(*[given[k] for k in graph.own], *made)
-                graph.run(*[given[k] for k in graph.places], *more)
+        for (param, _, *states), grad in zip(self.own, mine, strict=True):
+            given = [param, grad, *states]
+            more = made if graph.of_own is None else graph.of_own(*[given[k] for k in graph.own], *made)
+            graph.run(*[given[k] for k in graph.places], *more)
         torch.autograd.graph.increment_version(self.raw)  # written past them
         self.advance()
-
-    def _loop(self, graph: Graph, grads: Sequence[Tensor], made: Sequence[Tensor]) -> NativeLoop | None:
-        """A native loop over the parameters; None where a graph is more than serial kernels, or one call is all."""
-        if graph.call is None or graph.of_own is not None or len(self.raw) < 2:
-            return None
-        self.fixed = [number.clone() for number in made]
-        inputs: list[list[Tensor]] = []
-        for (param, _, *states), grad in zip(self.own, grads, strict=True):
-            given = [param, torch.empty_like(grad), *states]  # a gradient may be its parameter in this step alone
-            inputs.append([*[given[k] for k in graph.places], *self.fixed])
-        try:
-            return NativeLoop(graph.call, inputs, graph.places.index(1) if 1 in graph.places else None)
-        except (ValueError, AttributeError, KeyError, TypeError, OSError) as error:  # torch's code has another form
-            logger.info("parameters of shape %s are stepped by a call for each: %s", tuple(self.raw[0].shape), error)
-            return None
 
 
 class KernelStep(Batch):

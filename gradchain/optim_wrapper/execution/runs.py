@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 import torch
@@ -46,11 +47,15 @@ class Bucket(Members):
         common = (self.used, tuple(self.since), self.raw[0].dtype, self.device)
         self.form = kind_of((*common, state_forms, runs))
         self.run_forms = [kind_of((*common, state_forms, *run[1:])) for run in runs]
-        self.shaped_states = [self._by_run(key) for key in self.buffers]
 
     def members(self, run: int) -> range:
         """The positions of a run's parameters."""
         return range(self.starts[run], self.starts[run + 1])
+
+    @cached_property
+    def shaped_states(self) -> list[list[Tensor]]:
+        """The states by key and run, as links see them."""
+        return [self._by_run(key) for key in self.buffers]
 
     def _by_run(self, key: str) -> list[Tensor]:
         """A state as links see it, stacked for each run of several parameters."""

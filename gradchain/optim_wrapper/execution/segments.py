@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -31,13 +31,11 @@ def compiled_segment(values: Values, segment: Segment, run: int, count: int) -> 
     graph, known = fx.Graph(), dict[int, fx.Node]()
     root = torch.nn.Module()
     examples: list[Tensor] = []
-    dims: list[int | None] = []
+    stacked: list[bool] = []
     for i in given(values, segment):
         known[i] = graph.placeholder(f"v{i}")
-        own = value_of(trace.nodes[i])
-        batched = count > 1 and values.kinds[i] not in (Kind.HOST, Kind.COMMON)
-        dims.append(0 if batched else None)
-        examples.append(torch.empty((count, *own.shape) if batched else own.shape, dtype=own.dtype, device=own.device))
+        stacked.append(values.kinds[i] not in (Kind.HOST, Kind.COMMON))
+        examples.append(value_of(trace.nodes[i]))
     for i in segment.inputs:
         if i in values.fixed or i in values.constants:
             constant = values.constants[i][run] if i in values.constants else _number(values, i)
@@ -47,11 +45,16 @@ def compiled_segment(values: Values, segment: Segment, run: int, count: int) -> 
         node = trace.nodes[i]
         known[i] = graph.node_copy(node, lambda one: known[values.root(values.place[one])])
     graph.output(tuple(_in_own_memory(graph, known[i]) for i in segment.results))
-    module = fx.GraphModule(root, graph)
+    return batched(fx.GraphModule(root, graph), examples, stacked, count)
+
+
+def batched(module: fx.GraphModule, examples: Sequence[Tensor], stacked: Sequence[bool], count: int) -> Callable[..., Any]:
+    """The function of a graph; where count > 1 on stacks of so many of its inputs. examples: of one each."""
     if count > 1:
-        module = make_fx(torch.func.vmap(module, in_dims=tuple(dims)), tracing_mode="fake", _allow_non_fake_inputs=True)(
-            *examples
-        )
+        dims = tuple(0 if one else None for one in stacked)
+        shapes = [(count, *x.shape) if one else tuple(x.shape) for x, one in zip(examples, stacked, strict=True)]
+        given = [torch.empty(shape, dtype=x.dtype, device=x.device) for shape, x in zip(shapes, examples, strict=True)]
+        module = make_fx(torch.func.vmap(module, in_dims=dims), tracing_mode="fake", _allow_non_fake_inputs=True)(*given)
         module.graph.eliminate_dead_code()
     return _shorter(module).forward
 

@@ -40,6 +40,8 @@ def trace(program: Program, tensors: Sequence[Tensor]) -> Trace:
     module.graph = fx_graph_cse(module.graph)
     *nodes, output = module.graph.nodes
     for node in nodes:
+        if node.op == "get_attr":
+            node.meta["val"] = getattr(module, str(node.target))
         tags: Any = getattr(node.target, "tags", ())
         if torch.Tag.nondeterministic_seeded in tags:
             raise ValueError(f"{node.target} draws random numbers, which would be the same for all parameters of a bucket")
