@@ -11,10 +11,19 @@ settings.register_profile("suite", deadline=None)  # a busy machine is no failur
 settings.load_profile("suite")
 
 
+SHIPPED = pytest.StashKey()  # the options with which C++ functions are built for users
+
+
 def pytest_configure(config):
-    """Keep pytest from listening to torch's log of its tracing: it takes a third of the time to write."""
+    """Keep pytest from listening to torch's log of its tracing, which takes a third of the time to write.
+
+    C++ functions are built with few optimizations, in half the time; ``as_shipped`` is for tests of these functions.
+    """
     importlib.import_module("torch")  # sets the logger up
     logging.getLogger("torch.__trace").propagate = True
+    library = importlib.import_module("gradchain.optim_wrapper.execution.cpp_library")
+    config.stash[SHIPPED] = library.FLAGS
+    library.FLAGS = tuple("-O1" if flag == "-O3" else flag for flag in library.FLAGS)
 
 
 def pytest_addoption(parser):
@@ -55,3 +64,13 @@ def graphs_only(monkeypatch):
     """Compiled graphs on a CPU, as on a GPU, where no C++ function takes their place."""
     planned = importlib.import_module("gradchain.optim_wrapper.drivers.planned")
     monkeypatch.setattr(planned, "compiler", lambda: None)
+
+
+@pytest.fixture
+def as_shipped(monkeypatch, pytestconfig):
+    """C++ functions as users get them."""
+    library = importlib.import_module("gradchain.optim_wrapper.execution.cpp_library")
+    monkeypatch.setattr(library, "FLAGS", pytestconfig.stash[SHIPPED])
+    monkeypatch.setattr(library, "KERNELS", {})
+    functions = importlib.import_module("gradchain.optim_wrapper.execution.cpp_functions")
+    monkeypatch.setattr(functions, "BUILT", type(functions.BUILT)(256))

@@ -15,6 +15,7 @@ from gradchain.optim_wrapper.execution.trace import Trace
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("as_shipped"),
     pytest.mark.skipif(compiler() is None, reason="needs g++ or clang++"),
 ]
 aten = torch.ops.aten

@@ -16,6 +16,7 @@ from gradchain.optim_wrapper.execution.cpp_bucket import LargeBucket, NativeBuck
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("as_shipped"),
     pytest.mark.skipif(cpp_library.compiler() is None, reason="needs g++ or clang++"),
 ]
 SHAPES = [(12, 20), (20, 12), (12, 20), (9,), (20, 12), (9,), (12, 20), (9,)]
