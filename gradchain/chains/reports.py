@@ -1,4 +1,4 @@
-"""The answers of an optimizer: what became of loaded state, and what the links found."""
+"""Reports of an optimizer: the fate of loaded state, and the figures and findings of its links."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class RecipeOptimizer(Optimizer, Generic[R]):
         raise NotImplementedError
 
     def report(self) -> Report:
-        """What the links have to tell of the last step and of the parameters' names; ``print`` it for a table."""
+        """Figures of the links after the last step, and their findings about names and shapes; ``print`` it for a table."""
         raise NotImplementedError
 
     def name_of(self, param: Tensor) -> str:
@@ -118,5 +118,5 @@ class Runnable:
         return _registered[0].init(self, params)
 
     def update(self, grads: Any, state: Any, params: Params, **hyperparameters: Any) -> tuple[Any, Any]:
-        """(what to subtract from ``params``, the new state); pure: to be differentiated, or mapped with ``torch.func.vmap``."""
+        """(updates to subtract from ``params``, the new state); pure: differentiate it, or map it with ``torch.func.vmap``."""
         return _registered[0].update(self, grads, state, params, hyperparameters)

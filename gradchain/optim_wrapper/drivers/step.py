@@ -88,7 +88,7 @@ class Step:
 
 
 class Library:
-    """What a driver has learned of chains, and keeps from plan to plan."""
+    """Graphs and measurements of chains that a driver keeps from plan to plan."""
 
     def __init__(self) -> None:
         self.graphs: dict[Hashable, Graph | None] = {}

@@ -6,6 +6,7 @@ import logging
 from array import array
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from subprocess import CalledProcessError
 from typing import Any
 
 import torch
@@ -179,7 +180,8 @@ class NativeStep(FlatStep):
         except Exception as error:  # whatever tracing and compiling may raise: the flat bucket tells of errors in links
             shapes = dict.fromkeys(tuple(param.shape) for param in self.home.raw)
             text = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            logger.info("parameters of shape %s run without C++ functions: %s", ", ".join(map(str, shapes)), text)
+            level = logging.WARNING if isinstance(error, OSError | CalledProcessError) else logging.INFO  # the compiler fails
+            logger.log(level, "parameters of shape %s run without C++ functions: %s", ", ".join(map(str, shapes)), text)
             return None
 
 

@@ -126,7 +126,8 @@ class Call:
     def run(self, host: Sequence[float]) -> None:
         """Run the stages with these numbers."""
         numbers, run = array("d", host), library().run
-        rest = (numbers.buffer_info()[0], self.scratch.data_ptr(), self.size, self.threads)
+        threads = min(self.threads, torch.get_num_threads())  # scratch memory is for the first number at most
+        rest = (numbers.buffer_info()[0], self.scratch.data_ptr(), self.size, threads)
         for chunk in self.chunks:
             first = chunk.parts[0].start
             count, address = chunk.parts[-1].stop - first, self.address + 8 * first * self.stride

@@ -170,7 +170,7 @@ class KernelWriter(Places):
             self._wait([BARRIER])
 
     def _wait(self, lines: Sequence[str]) -> None:
-        """What the parts of a parameter do when all of them have come here."""
+        """Write lines that run only if several threads share a parameter, a barrier among them."""
         self.lines += ["if (parts > 1) {", *(f"    {line}" for line in lines), "}"]
 
     def _part(self, i: int, k: int, shape: Shape, at: int) -> str:

@@ -13,12 +13,12 @@ from gradchain.optim_wrapper.execution.cache import Recent
 from gradchain.optim_wrapper.execution.cpp_code import SUMS, Kernel, KernelWriter
 from gradchain.optim_wrapper.execution.cpp_library import kernels
 from gradchain.optim_wrapper.execution.cpp_places import aligned
-from gradchain.optim_wrapper.execution.functions import Request
+from gradchain.optim_wrapper.execution.functions import Request, matching
 from gradchain.optim_wrapper.execution.loopable import is_flat
 from gradchain.optim_wrapper.execution.segments import batched
 from gradchain.optim_wrapper.execution.stages import Cut, Form, Stage
 from gradchain.optim_wrapper.execution.trace import Trace
-from gradchain.optim_wrapper.execution.values import alike, value_of
+from gradchain.optim_wrapper.execution.values import value_of
 
 MOST = 64  # functions of a bucket; one takes up to half a second to build
 
@@ -76,14 +76,7 @@ def built(request: Request) -> list[Stages]:
 
 def _build(request: Request) -> list[Stages]:
     traces = request.traces()
-    found: list[Stages] = []
-    first = 0
-    while first < len(traces):
-        stop = first + 1
-        while stop < len(traces) and alike(traces[first], traces[stop]):
-            stop += 1
-        found += _written(request, traces[first:stop])
-        first = stop
+    found = [stages for first, stop in matching(traces) for stages in _written(request, traces[first:stop])]
     bodies = list(dict.fromkeys(one.text for stages in found for one in stages.steps if isinstance(one, Kernel)))
     if len(bodies) > MOST:
         raise ValueError(f"{len(bodies)} functions would take too long to build")

@@ -1,4 +1,4 @@
-"""Where the values of a stage are: in the columns that it takes and makes, or in scratch memory."""
+"""Memory for the values of a stage: columns that it reads and writes, and slots of scratch memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def aligned(size: int) -> int:
 
 
 class Places:
-    """The places of a stage's values, and the lines of C++ that name them."""
+    """Assigns a pointer to every value of a stage that is in memory, and writes the lines of C++ that declare it."""
 
     def __init__(self, stage: Stage, forms: Sequence[ColumnForm], flat: bool = False, sizes: Sizes = frozenset()) -> None:
         """forms: of the columns; flat: tensors of any shape with ``n`` elements; sizes: (value, argument) that are ``n``.

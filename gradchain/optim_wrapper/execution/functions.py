@@ -113,15 +113,7 @@ class Request:
     def _made(self) -> list[Stretch]:
         """Trace the chain for each shape, and write the code of neighbors whose graphs match."""
         made = self.traces()
-        found: list[Stretch] = []
-        first = 0
-        while first < len(made):
-            stop = first + 1
-            while stop < len(made) and alike(made[first], made[stop]):
-                stop += 1
-            found.append(Stretch(first, stop, self._code(made[first:stop], first, stop)))
-            first = stop
-        return found
+        return [Stretch(first, stop, self._code(made[first:stop], first, stop)) for first, stop in matching(made)]
 
     def _code(self, traces: list[Trace], first: int, stop: int) -> Code:
         home = self.home
@@ -151,6 +143,17 @@ class Request:
             return trace(program, [*tensors, *numbers, *(leaf for answer in answers.values() for leaf in answer.leaves)])
 
         return TRACES.get(key, made)
+
+
+def matching(traces: Sequence[Trace]) -> list[tuple[int, int]]:
+    """(first, stop) of neighbors whose graphs match."""
+    found: list[tuple[int, int]] = []
+    for i, one in enumerate(traces):
+        if found and alike(traces[found[-1][0]], one):
+            found[-1] = (found[-1][0], i + 1)
+        else:
+            found.append((i, i + 1))
+    return found
 
 
 class Bound(NamedTuple):

@@ -39,7 +39,7 @@ class Form(Enum):
 
 
 class Access(NamedTuple):
-    """Where the elements of a value are: in a tensor, from an offset on, with strides."""
+    """The elements of a value in memory: a tensor, an offset into it, and strides."""
 
     base: int
     offset: int
@@ -94,7 +94,7 @@ class Loops:
         return i
 
     def access(self, i: int) -> Access:
-        """Where the elements of a value are in memory."""
+        """The elements of a value in memory."""
         return self.views.get(i) or Access(i, 0, contiguous(self.shape(i)))
 
     def _is_same(self, i: int) -> bool:
@@ -234,7 +234,7 @@ class Loops:
             self.loops[at].again |= one[0] if one is not None else set()
 
     def _again(self, i: int, at: int) -> tuple[set[int], int] | None:
-        """The operations that make a value of what is in memory at a loop, and their cost; None where that cannot be."""
+        """The operations that make a value again from values in memory at a loop, and their cost; None if one is not there."""
         if i in self.views:
             return None
         if self.forms[i] in (Form.NUMBER, Form.LITERAL) or i in self.loops[at].again:

@@ -94,7 +94,7 @@ class Run:
         self.carry = Carry(grad, value, grad, processed=grad, **ones)
 
     def context(self, link: BoundLink, shared: Any = None) -> Context:
-        """What the link is told; a link that joined a saved run counts its own steps."""
+        """The context of a link; a link that joined a saved run counts its own steps."""
         count = self.step - self.state.get(f"{link.label}/since", 0)
         return Context(count.to(torch.float64), self.lr, shared, WHOLE, self.stored, self.total)
 
